@@ -1,0 +1,31 @@
+//! The mesh: who is at the other end of a call, in whose name they call, and whether they may.
+//!
+//! A process takes its [`Identity`] from a SPIFFE Workload API socket. A [`Server`] speaks mutual TLS with it, admits the
+//! trust domain, and lets its [`Authorizer`] compare each call with the access rule that the contract gives the RPC;
+//! handlers read the outcome by [`Caller::of`]. A [`Channel`] made by [`connect`] is the transport of the generated
+//! clients: it pins the server's exact SPIFFE ID and passes on what is left of the caller's time.
+//!
+//! A new RPC needs nothing here: its rule stands in its `.proto`. What concerns every call (deadlines, and later retries,
+//! breaking, balancing) is a file in `layer/`. Paths that no contract can annotate are the short table in `authorize.rs`.
+//!
+//! Absent on purpose: nothing is trusted because of its address, and there is no way to serve or call without mutual TLS.
+
+mod authorize;
+mod caller;
+mod client;
+pub mod identity;
+mod layer;
+pub mod server;
+mod tls;
+pub mod token;
+mod workload;
+
+pub use authorize::Authorizer;
+pub use caller::{Caller, Tier, UnknownTier, User, on_behalf};
+pub use client::{Address, Channel, NotAnAddress, connect};
+pub use identity::{Identity, Settings as IdentitySettings};
+pub use layer::deadline;
+pub use server::Server;
+pub use spiffe::{SpiffeId, TrustDomain};
+pub use tls::Peer;
+pub use workload::{NotAWorkload, Workload, user_spiffe_id};

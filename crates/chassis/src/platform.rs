@@ -1,0 +1,34 @@
+use std::sync::Arc;
+
+use events::{Bus, EmbeddedBus};
+use ids::Source;
+use mesh::{Channel, Identity, Workload};
+
+use crate::{MasterKey, Services};
+
+/// What a service gets from the process that it runs in.
+#[derive(Clone)]
+pub struct Platform {
+    /// Time, randomness and ids.
+    pub source: Source,
+    /// Who this service is on the mesh.
+    pub identity: Identity,
+    /// Where its events go and come from.
+    pub bus: Arc<dyn Bus>,
+    /// From which it derives its secrets.
+    pub key: MasterKey,
+    /// What its admin port shows.
+    pub metrics: telemetry::Metrics,
+    /// Where the others are.
+    pub services: Services,
+    /// The bus once more where it runs in this process: [`Builder::database`](crate::Builder::database) attaches outboxes to it.
+    pub embedded: Option<Arc<EmbeddedBus>>,
+}
+
+impl Platform {
+    /// A channel to another service, once its address is known. It connects at the first call.
+    pub async fn connect(&self, server: &Workload) -> Channel {
+        let address = self.services.address(server.as_str()).await;
+        mesh::connect(&self.identity, server.clone(), address)
+    }
+}

@@ -1,0 +1,26 @@
+//! What can go wrong between services.
+
+/// Why an event was not taken or a subscription not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The outbox, the inbox or the dead letters could not be reached.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The event's payload is over [`MAX_PAYLOAD`](crate::MAX_PAYLOAD).
+    #[error("an event of {topic} has {size} bytes, more than an event may have")]
+    TooLarge {
+        /// The event's topic.
+        topic: &'static str,
+        /// Its size in bytes.
+        size: usize,
+    },
+    /// The event has no key, so that nothing orders it.
+    #[error("an event of {0} has an empty key")]
+    NoKey(&'static str),
+    /// The consumer is subscribed already in this process.
+    #[error("the consumer {0} is subscribed already")]
+    Taken(&'static str),
+    /// A work subscription needs a database for its dead letters.
+    #[error("the consumer {0} has nowhere to put its dead letters")]
+    NoDeadLetters(&'static str),
+}

@@ -1,0 +1,5 @@
+//! Events through the public surface, on both databases.
+
+mod dead_letter;
+mod embedded;
+mod relay;

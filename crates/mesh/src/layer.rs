@@ -1,0 +1,5 @@
+//! What happens to every call on its way: one file per layer.
+
+pub(crate) mod cut_off;
+pub mod deadline;
+pub(crate) mod replay;

@@ -1,0 +1,11 @@
+//! The mesh over real sockets, with SVIDs of a real dev agent. `world` boots what a test needs, `services` are small
+//! implementations of real contracts.
+
+mod authorize;
+mod deadline;
+mod drain;
+mod rotation;
+mod services;
+mod tls;
+mod token;
+mod world;

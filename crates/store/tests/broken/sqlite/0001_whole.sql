@@ -1,0 +1,1 @@
+CREATE TABLE whole (a BIGINT);

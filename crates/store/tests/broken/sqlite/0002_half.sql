@@ -1,0 +1,2 @@
+CREATE TABLE half (a BIGINT);
+INSERT INTO nowhere (a) VALUES (1);

@@ -1,0 +1,239 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, Method, Request, Response, header};
+use metrics::{Gauge, Label};
+use tonic::{Code, Status};
+use tracing::{Span, field};
+
+use super::Route;
+
+/// The end of the call at which it is observed.
+#[derive(Debug, Clone)]
+pub(super) enum Side {
+    Server { service: Arc<str> },
+    Client { service: Arc<str>, server: Arc<str> },
+}
+
+/// What travels.
+#[derive(Debug, Clone)]
+enum Protocol {
+    Grpc { method: &'static str, code: Option<Code> },
+    Http { method: &'static str, route: Arc<str>, status: Option<u16> },
+}
+
+/// One call, from its request to the end of its answer; measured when it is dropped.
+pub(super) struct Call {
+    side: Side,
+    protocol: Protocol,
+    span: Span,
+    started: Instant,
+    in_flight: Gauge,
+}
+
+impl Call {
+    pub(super) fn start<B>(side: &Side, request: &Request<B>) -> Self {
+        let protocol = Protocol::of(request);
+        let span = protocol.span(side);
+        let mut labels = side.labels();
+        labels.push(protocol.method_label());
+        let in_flight = metrics::gauge!(protocol.metric(side, "in_flight"), labels);
+        in_flight.increment(1.0);
+        Self { side: side.clone(), protocol, span, started: Instant::now(), in_flight }
+    }
+
+    pub(super) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// The head of the answer has come.
+    pub(super) fn answered<B>(&mut self, response: &Response<B>) {
+        match &mut self.protocol {
+            Protocol::Grpc { code, .. } => *code = grpc_code(response.headers()),
+            Protocol::Http { route, status, .. } => {
+                *status = Some(response.status().as_u16());
+                if let Some(Route(template)) = response.extensions().get() {
+                    *route = Arc::clone(template);
+                }
+            }
+        }
+    }
+
+    /// The answer is complete; a gRPC answer ends with its status.
+    pub(super) fn ended(&mut self, trailers: Option<&HeaderMap>) {
+        if let Protocol::Grpc { code, .. } = &mut self.protocol {
+            *code = trailers.and_then(grpc_code).or(*code).or(Some(Code::Unknown));
+        }
+    }
+
+    /// There was no answer.
+    pub(super) fn failed(&mut self, failure: Code) {
+        if let Protocol::Grpc { code, .. } = &mut self.protocol {
+            *code = Some(failure);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.in_flight.decrement(1.0);
+        let mut labels = self.side.labels();
+        labels.push(self.protocol.method_label());
+        match &self.protocol {
+            Protocol::Grpc { code, .. } => {
+                // Without a status somebody went away before the end.
+                let code = code.unwrap_or(Code::Cancelled);
+                self.span.record("rpc.response.status_code", field::debug(code));
+                if is_failure(code) {
+                    self.span.record("otel.status_code", "ERROR");
+                }
+                labels.push(Label::new("code", code_name(code)));
+            }
+            Protocol::Http { route, status, .. } => {
+                self.span.record("http.route", &**route);
+                if let Some(status) = status {
+                    self.span.record("http.response.status_code", status);
+                }
+                if status.is_some_and(|status| status >= 500) {
+                    self.span.record("otel.status_code", "ERROR");
+                }
+                labels.push(Label::new("route", Arc::clone(route)));
+                labels
+                    .push(Label::new("status", status.map_or_else(|| "none".to_owned(), |status| status.to_string())));
+            }
+        }
+        metrics::histogram!(self.protocol.metric(&self.side, "seconds"), labels).record(self.started.elapsed());
+    }
+}
+
+impl Side {
+    fn labels(&self) -> Vec<Label> {
+        match self {
+            Self::Server { service } => vec![Label::new("service", Arc::clone(service))],
+            Self::Client { service, server } => {
+                vec![Label::new("service", Arc::clone(service)), Label::new("server", Arc::clone(server))]
+            }
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Server { .. } => "server",
+            Self::Client { .. } => "client",
+        }
+    }
+
+    fn service(&self) -> &str {
+        match self {
+            Self::Server { service } | Self::Client { service, .. } => service,
+        }
+    }
+}
+
+impl Protocol {
+    fn of<B>(request: &Request<B>) -> Self {
+        let path = request.uri().path();
+        let content_type = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+        if content_type.starts_with(b"application/grpc") {
+            return Self::Grpc { method: method_label(path), code: None };
+        }
+        let passthrough = contracts::PASSTHROUGHS.iter().find(|passthrough| passthrough.path == path);
+        let route = passthrough.map_or("unmatched", |passthrough| passthrough.path);
+        Self::Http { method: http_method_label(request.method()), route: Arc::from(route), status: None }
+    }
+
+    fn span(&self, side: &Side) -> Span {
+        match self {
+            Self::Grpc { method, .. } => tracing::info_span!(
+                "rpc",
+                otel.name = method.trim_start_matches('/'),
+                otel.kind = side.kind(),
+                otel.status_code = field::Empty,
+                service = side.service(),
+                rpc.system.name = "grpc",
+                rpc.method = method.trim_start_matches('/'),
+                rpc.response.status_code = field::Empty,
+            ),
+            Self::Http { method, .. } => tracing::info_span!(
+                "http",
+                otel.name = method,
+                otel.kind = side.kind(),
+                otel.status_code = field::Empty,
+                service = side.service(),
+                http.request.method = method,
+                http.route = field::Empty,
+                http.response.status_code = field::Empty,
+            ),
+        }
+    }
+
+    fn metric(&self, side: &Side, what: &str) -> String {
+        let protocol = match self {
+            Self::Grpc { .. } => "rpc",
+            Self::Http { .. } => "http",
+        };
+        format!("guildhall_{protocol}_{}_{what}", side.kind())
+    }
+
+    fn method_label(&self) -> Label {
+        match self {
+            Self::Grpc { method, .. } | Self::Http { method, .. } => Label::from_static_parts("method", method),
+        }
+    }
+}
+
+/// A known method's path; strangers may ask for any, and must not make a label of each.
+fn method_label(path: &str) -> &'static str {
+    const FOUNDATION: [&str; 4] = [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ];
+    let known = contracts::method(path).map(|method| method.path);
+    known.or_else(|| FOUNDATION.into_iter().find(|known| *known == path)).unwrap_or("unknown")
+}
+
+fn http_method_label(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+}
+
+fn grpc_code(headers: &HeaderMap) -> Option<Code> {
+    headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// Whether an operator should look: the others are the caller's doing.
+fn is_failure(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
+}
+
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
