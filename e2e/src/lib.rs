@@ -1,0 +1,196 @@
+//! Runs `guildhall dev` as a user does, as a process of its own, and talks to it over REST and gRPC.
+//!
+//! To add a journey: a file in `tests/`, starting with [`guildhall!`].
+
+pub mod raw;
+mod rest;
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use guildhall::DevFile;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+pub use rest::{Answer, Call};
+
+/// How long a start may take on a machine that is busy with other tests.
+const START: Duration = Duration::from_secs(60);
+
+/// Starts a fresh `guildhall dev`.
+#[macro_export]
+macro_rules! guildhall {
+    () => {
+        $crate::Guildhall::start(env!("CARGO_BIN_EXE_guildhall-under-test")).await
+    };
+}
+
+/// A running `guildhall dev`; dropping it kills it.
+pub struct Guildhall {
+    program: &'static str,
+    child: Child,
+    /// Kept for as long as this lives.
+    directory: TempDir,
+    pub dev: DevFile,
+    client: reqwest::Client,
+}
+
+/// Somebody who has registered and logged in.
+pub struct Person {
+    pub id: String,
+    pub email: String,
+    pub token: String,
+    pub refresh_token: String,
+}
+
+/// The password of every person of these tests.
+pub const PASSWORD: &str = "correct horse battery staple";
+
+impl Guildhall {
+    /// Starts on an empty directory and waits until everything is ready.
+    pub async fn start(program: &'static str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let data = directory.path().join("data");
+        let (child, dev) = spawn(program, &data).await;
+        // Each test speaks for itself alone: no connection survives the process it was opened to.
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(60))
+            .pool_max_idle_per_host(0)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("a client");
+        Self { program, child, directory, dev, client }
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Ends the process at once, as a crash does.
+    pub async fn kill(&mut self) {
+        self.child.start_kill().expect("the process runs");
+        self.child.wait().await.expect("the process ends");
+    }
+
+    /// Asks the process to end, as an operator does, and waits for it.
+    pub async fn stop(&mut self) -> ExitStatus {
+        let pid = self.child.id().expect("the process runs").to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill is there");
+        assert!(sent.success());
+        self.child.wait().await.expect("the process ends")
+    }
+
+    /// Starts the process again on the same data.
+    pub async fn restart(&mut self) {
+        let (child, dev) = spawn(self.program, &self.data()).await;
+        self.child = child;
+        self.dev = dev;
+    }
+
+    /// Runs another command of the same program against this data directory.
+    pub async fn command(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = program(self.program);
+        command.args(arguments).arg("--data-dir").arg(self.data()).stdin(Stdio::null());
+        command.output().await.expect("the program runs")
+    }
+
+    /// The program itself, to be run in another way.
+    pub fn program(&self) -> Command {
+        program(self.program)
+    }
+
+    pub fn get(&self, path: &str) -> Call {
+        self.call(Method::GET, path)
+    }
+
+    pub fn post(&self, path: &str, body: Value) -> Call {
+        self.call(Method::POST, path).json(&body)
+    }
+
+    pub fn patch(&self, path: &str, body: Value) -> Call {
+        self.call(Method::PATCH, path).json(&body)
+    }
+
+    pub fn delete(&self, path: &str) -> Call {
+        self.call(Method::DELETE, path)
+    }
+
+    pub fn call(&self, method: Method, path: &str) -> Call {
+        Call::new(self.client.request(method, format!("{}{path}", self.dev.http)))
+    }
+
+    /// An access token of the first admin.
+    pub async fn admin(&self) -> String {
+        let admin = self.dev.admin.as_ref().expect("dev.json holds the first admin");
+        self.log_in(&admin.email, &admin.password).await["accessToken"].as_str().expect("a token").to_owned()
+    }
+
+    /// Registers somebody and logs them in.
+    pub async fn member(&self, name: &str) -> Person {
+        let email = format!("{}@example.org", name.to_lowercase());
+        let body = json!({"email": email, "password": PASSWORD, "displayName": name});
+        self.post("/api/v1/auth/register", body).send().await.expect_status(200);
+        let login = self.log_in(&email, PASSWORD).await;
+        let text = |field: &str| login[field].as_str().expect("a string").to_owned();
+        let (token, refresh_token) = (text("accessToken"), text("refreshToken"));
+        let me = self.get("/api/v1/users/me").token(&token).send().await.expect_status(200).json();
+        Person { id: me["id"].as_str().expect("an id").to_owned(), email, token, refresh_token }
+    }
+
+    pub async fn log_in(&self, email: &str, password: &str) -> Value {
+        self.post("/api/v1/auth/login", json!({"email": email, "password": password})).send().await.expect_status(200).json()
+    }
+
+    /// Writes and publishes a post, and answers it.
+    pub async fn published(&self, token: &str, title: &str, markdown: &str) -> Value {
+        let draft = self.post("/api/v1/posts", json!({"title": title, "markdown": markdown})).token(token).send().await;
+        let draft = draft.expect_status(200).json();
+        let path = format!("/api/v1/posts/{}:publish", draft["id"].as_str().expect("an id"));
+        self.post(&path, json!({})).token(token).send().await.expect_status(200).json()
+    }
+}
+
+/// Asks again until `condition` holds, for what becomes true soon after a call; fails after `limit`.
+pub async fn eventually<T>(limit: Duration, what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(result) = condition().await {
+            return result;
+        }
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn program(path: &str) -> Command {
+    let mut command = Command::new(path);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GUILDHALL")) {
+        command.env_remove(name);
+    }
+    command.kill_on_drop(true);
+    command
+}
+
+async fn spawn(path: &str, data: &Path) -> (Child, DevFile) {
+    let mut command = program(path);
+    command.args(["dev", "--http", "127.0.0.1:0", "--data-dir"]).arg(data);
+    for service in ["AUTH", "CONTENT"] {
+        command.env(format!("GUILDHALL__{service}__SERVER__LISTEN"), "127.0.0.1:0");
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).env("GUILDHALL_LOG", "error");
+    let mut child = command.spawn().expect("the program starts");
+    let pid = child.id().expect("a new process has an id");
+    let dev = eventually(START, "guildhall dev is ready", async || {
+        if let Some(status) = child.try_wait().expect("the process can be asked") {
+            panic!("guildhall dev ended with {status}");
+        }
+        // The file of an earlier run may still be there.
+        DevFile::read(data).ok().filter(|dev| dev.pid == pid)
+    })
+    .await;
+    (child, dev)
+}

@@ -67,7 +67,7 @@ impl Deadline {
         Self { at: Instant::now() + asked.unwrap_or(default).min(most), reason: Reason::DeadlineExceeded }
     }
 
-    /// A stream ends when its token does.
+    /// A stream ends when its token does. For the answer alone: the service is told the deadline, and knows the token itself.
     pub(crate) fn within_token(self, user: Option<&User>, gateway: &Gateway) -> Self {
         let Some(user) = user else { return self };
         let expiry = Instant::now() + user.expires.since(gateway.source.now());

@@ -105,8 +105,8 @@ async fn forward(
     let limits = &gateway.config.request;
     let (parts, body) = request.into_parts();
     let admitted = admission::admit(gateway, rpc, &parts.headers, exchange).await?;
-    let deadline =
-        Deadline::of_grpc(&parts.headers, rpc, &gateway.config.deadline)?.within_token(admitted.user(), gateway);
+    let deadline = Deadline::of_grpc(&parts.headers, rpc, &gateway.config.deadline)?;
+    let end = deadline.within_token(admitted.user(), gateway);
     let mut headers = headers::grpc(&parts.headers, rpc, exchange);
     admitted.introduce(&mut headers);
     let most = if rpc.client_streaming { limits.stream_bytes } else { limits.body_bytes as u64 };
@@ -130,7 +130,7 @@ async fn forward(
     headers::without_internal(&mut parts.headers);
     hide_internals(&mut parts.headers);
     admitted.write(&mut parts.headers);
-    Ok(http::Response::from_parts(parts, deadline.bound_body(body)))
+    Ok(http::Response::from_parts(parts, end.bound_body(body)))
 }
 
 /// Replaces the text of an INTERNAL or UNKNOWN status: it may come from a library and tell what is inside.

@@ -65,8 +65,8 @@ impl Call<'_> {
                 .into());
         }
         if rpc.server_streaming {
-            let deadline = deadline.within_token(self.admitted.user(), self.gateway);
-            return deadline.bound(self.many(body, format, deadline)).await;
+            let end = deadline.within_token(self.admitted.user(), self.gateway);
+            return deadline.bound(self.many(body, format, end)).await;
         }
         deadline.bound(self.one(body)).await
     }
@@ -97,14 +97,14 @@ impl Call<'_> {
         Ok(self.render(status, declared, self.matched.response(&message)?))
     }
 
-    async fn many(&self, body: Body, format: Format, deadline: Deadline) -> Result<Response, Failure> {
+    async fn many(&self, body: Body, format: Format, end: Deadline) -> Result<Response, Failure> {
         let rpc = self.matched.rpc();
         let client = self.gateway.upstreams.client(rpc, self.gateway.config.request.message_bytes).await?;
         let message = self.message(body).await?;
         let answer = client.many(self.metadata(), stream::once(future::ready(message))).await?;
         let (metadata, messages, _) = answer.into_parts();
         let (status, declared) = headers::declared(&metadata.into_headers(), rpc);
-        let streamed = self.matched.response_stream(format, deadline.bound_stream(messages)).await?;
+        let streamed = self.matched.response_stream(format, end.bound_stream(messages)).await?;
         let mut response = Response::new(Body::from_stream(streamed.body));
         *response.status_mut() = status;
         let headers = response.headers_mut();

@@ -82,16 +82,7 @@ impl Pages {
 
 /// A page's frame around its content, which is HTML already.
 fn frame(title: &str, content: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
-         <link rel=\"icon\" href=\"data:,\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
-         <a class=\"skip\" href=\"#content\">Skip to the content</a>\n\
-         <header><nav aria-label=\"Site\"><a class=\"brand\" href=\"/\">Guildhall</a> <a href=\"/docs\">API</a> \
-         <a href=\"/docs/errors\">Errors</a> <a href=\"/openapi.json\">OpenAPI</a></nav></header>\n\
-         <main id=\"content\">\n{content}\n</main>\n</body>\n</html>\n",
-        title = Escaped(title),
-    )
+    format!(include_str!("web/frame.html"), title = Escaped(title), STYLE = STYLE, content = content)
 }
 
 /// Text as HTML shows it.

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use contracts::Role;
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use serde_json::{Value, json};
+use testkit::TokenSpec;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    harness::{Edge, SOON, refused},
+    harness::{Edge, SOON, refused, user},
     upstream::Export,
 };
 
@@ -163,4 +165,16 @@ async fn a_stream_ends_at_its_deadline_with_a_last_frame() {
     let last: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
     assert_eq!(last["error"]["reason"], "DEADLINE_EXCEEDED", "{text}");
     edge.upstream.running(0).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_token_does() {
+    let edge = Edge::start().await;
+    edge.upstream.export(Export::Hangs);
+    let short_lived = TokenSpec { role: Role::Admin, lifetime: Duration::from_secs(2), ..TokenSpec::member(user()) };
+    let request = edge.get("/api/v1/posts:export").bearer_auth(edge.mesh.token(&short_lived));
+    let response = request.header("accept", "application/x-ndjson").send().await.expect("an answer");
+    let text = response.text().await.expect("text");
+    let last: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(last["error"]["reason"], "TOKEN_EXPIRED", "{text}");
 }

@@ -1,0 +1,7 @@
+//! Guildhall as a process, seen from outside.
+
+mod bad_input;
+mod import;
+mod journey;
+mod kill;
+mod unauthorised;

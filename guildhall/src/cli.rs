@@ -1,0 +1,76 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{dev, events, import};
+
+/// The backend of a community and its games: identity and content behind one REST and gRPC edge.
+#[derive(Parser)]
+#[command(name = "guildhall", version, about, arg_required_else_help = false)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    dev: dev::Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Starts everything in one process: auth, content and the edge, over mutual TLS on loopback. The default.
+    ///
+    /// Needs nothing else: data in SQLite files under the data directory, events in process, identities from a built-in agent.
+    /// Prints where everything is, and at the first start the admin's password.
+    Dev(dev::Options),
+    /// Brings content from elsewhere.
+    #[command(subcommand)]
+    Import(Import),
+    /// Looks after events that a service could not handle.
+    #[command(subcommand)]
+    Events(events::Command),
+}
+
+#[derive(Subcommand)]
+enum Import {
+    /// Imports a directory of Markdown files with TOML (+++) or YAML (---) front matter.
+    ///
+    /// Reads title, date (or the date in `path`), authors, aliases, tags and `[extra] team` (the category), and publishes with the
+    /// original dates. Running it again imports nothing twice: it goes on where it stopped, and what changed becomes a new version.
+    Posts(import::Options),
+}
+
+/// Where a running `guildhall dev` keeps its data.
+#[derive(Args, Clone)]
+pub struct DataDirectory {
+    /// The data directory of `guildhall dev`.
+    #[arg(long, env = "GUILDHALL_DATA_DIR", value_name = "DIR", default_value = "./guildhall-data")]
+    pub data_dir: PathBuf,
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let result = runtime.block_on(async {
+        match arguments.command {
+            None => dev::run(arguments.dev).await,
+            Some(Command::Dev(options)) => dev::run(options).await,
+            Some(Command::Import(Import::Posts(options))) => import::run(options).await,
+            Some(Command::Events(command)) => events::run(command).await,
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,7 @@
+//! The `guildhall` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    guildhall::main()
+}
