@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 pub use rest::{Answer, Call};
 
 /// How long a start may take on a machine that is busy with other tests.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Starts a fresh `guildhall dev`.
 #[macro_export]
@@ -57,7 +57,7 @@ impl Guildhall {
         let (child, dev) = spawn(program, &data).await;
         // Each test speaks for itself alone: no connection survives the process it was opened to.
         let client = reqwest::Client::builder()
-            .timeout(Duration::from_secs(60))
+            .timeout(Duration::from_mins(1))
             .pool_max_idle_per_host(0)
             .redirect(reqwest::redirect::Policy::none())
             .build()
@@ -107,10 +107,12 @@ impl Guildhall {
         self.call(Method::GET, path)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests write the body in place")]
     pub fn post(&self, path: &str, body: Value) -> Call {
         self.call(Method::POST, path).json(&body)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests write the body in place")]
     pub fn patch(&self, path: &str, body: Value) -> Call {
         self.call(Method::PATCH, path).json(&body)
     }
@@ -142,7 +144,11 @@ impl Guildhall {
     }
 
     pub async fn log_in(&self, email: &str, password: &str) -> Value {
-        self.post("/api/v1/auth/login", json!({"email": email, "password": password})).send().await.expect_status(200).json()
+        self.post("/api/v1/auth/login", json!({"email": email, "password": password}))
+            .send()
+            .await
+            .expect_status(200)
+            .json()
     }
 
     /// Writes and publishes a post, and answers it.
@@ -189,7 +195,11 @@ async fn spawn(path: &str, data: &Path) -> (Child, DevFile) {
             panic!("guildhall dev ended with {status}");
         }
         // The file of an earlier run may still be there.
-        DevFile::read(data).ok().filter(|dev| dev.pid == pid)
+        let dev = DevFile::read(data).ok().filter(|dev| dev.pid == pid)?;
+        for admin in dev.services.values().map(|service| &service.admin).chain([&dev.http_admin]) {
+            reqwest::get(format!("{admin}/readyz")).await.ok()?.error_for_status().ok()?;
+        }
+        Some(dev)
     })
     .await;
     (child, dev)

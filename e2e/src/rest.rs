@@ -4,6 +4,7 @@ use reqwest::{RequestBuilder, StatusCode, header};
 use serde_json::Value;
 
 /// A call being put together.
+#[must_use = "a call does nothing until it is sent"]
 pub struct Call {
     request: RequestBuilder,
 }
@@ -51,6 +52,7 @@ impl Call {
 impl Answer {
     /// The answer, if it has this status; otherwise the test ends with what it said.
     #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "often the status is all that matters")]
     pub fn expect_status(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.text());
         self

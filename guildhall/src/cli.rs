@@ -58,8 +58,8 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match arguments.command {
-            None => dev::run(arguments.dev).await,
-            Some(Command::Dev(options)) => dev::run(options).await,
+            None => Box::pin(dev::run(arguments.dev)).await,
+            Some(Command::Dev(options)) => Box::pin(dev::run(options)).await,
             Some(Command::Import(Import::Posts(options))) => import::run(options).await,
             Some(Command::Events(command)) => events::run(command).await,
         }

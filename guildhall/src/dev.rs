@@ -34,7 +34,7 @@ const WORKLOADS: [&str; 4] = ["auth", "content", edge_gateway::NAME, "operator"]
 const SVID_LIFETIME: Duration = Duration::from_mins(10);
 const ADMIN: &str = "admin@guildhall.localhost";
 /// How long the start may take on a machine that is busy.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 /// Socket addresses end at 107 bytes.
 const LONGEST_SOCKET_DIRECTORY: usize = 80;
 
@@ -58,7 +58,8 @@ pub struct Options {
 
 /// Also reads the form in which other commands take the same variable.
 fn http_address(text: &str) -> Result<SocketAddr, String> {
-    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/').replace("localhost:", "127.0.0.1:");
+    let address =
+        text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/').replace("localhost:", "127.0.0.1:");
     address.parse().map_err(|_| format!("`{text}` is no address and port, such as 127.0.0.1:8080"))
 }
 
@@ -72,7 +73,7 @@ pub async fn run(options: Options) -> Result<()> {
         otlp_endpoint: options.otlp_endpoint.clone(),
         service_name: "guildhall".to_owned(),
     })?;
-    let result = serve(&options, &data, &telemetry, began, stop).await;
+    let result = Box::pin(serve(&options, &data, &telemetry, began, stop)).await;
     telemetry.shutdown();
     result
 }
@@ -149,6 +150,9 @@ async fn serve(
         admin: Some(Credential { email: ADMIN.to_owned(), password: admin_password }),
     };
 
+    // Before anything answers: whoever sees the port open may look here next.
+    dev.write(data)?;
+
     // The edge goes first, so that nothing is refused behind it; a part that fails takes the others with it.
     let mut running = Running { failed: stop.clone(), parts: Vec::new() };
     running.start("edge-gateway", |drain| edge.serve(drain));
@@ -159,7 +163,6 @@ async fn serve(
         () = stop.cancelled() => Ok(()),
     };
     if ready.is_ok() && !stop.is_cancelled() {
-        dev.write(data)?;
         announce(&dev, data, first_admin.is_some(), began.elapsed());
         stop.cancelled().await;
     }
@@ -171,7 +174,13 @@ async fn serve(
 /// The parts that serve, in the order in which they are drained.
 struct Running {
     failed: CancellationToken,
-    parts: Vec<(&'static str, CancellationToken, JoinHandle<Result<(), chassis::Error>>)>,
+    parts: Vec<Part>,
+}
+
+struct Part {
+    name: &'static str,
+    drain: CancellationToken,
+    serving: JoinHandle<Result<(), chassis::Error>>,
 }
 
 impl Running {
@@ -180,21 +189,20 @@ impl Running {
         F: Future<Output = Result<(), chassis::Error>> + Send + 'static,
     {
         let drain = CancellationToken::new();
-        let serving = serve(drain.clone());
-        let failed = self.failed.clone();
-        let task = tokio::spawn(async move {
+        let (serving, failed) = (serve(drain.clone()), self.failed.clone());
+        let serving = tokio::spawn(async move {
             let ended = serving.await;
             failed.cancel();
             ended
         });
-        self.parts.push((name, drain, task));
+        self.parts.push(Part { name, drain, serving });
     }
 
     async fn stop(self) -> Result<()> {
         let mut result = Ok(());
-        for (name, drain, task) in self.parts {
+        for Part { name, drain, serving } in self.parts {
             drain.cancel();
-            let ended = task.await.context("it panicked").and_then(|ended| Ok(ended?));
+            let ended = serving.await.context("it panicked").and_then(|ended| Ok(ended?));
             result = result.and(ended.with_context(|| format!("{name} did not end well")));
         }
         result

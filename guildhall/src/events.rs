@@ -86,7 +86,10 @@ fn print(letter: &DeadLetter) {
 async fn connect(selection: &Selection) -> Result<DeadLetterServiceClient<Channel>> {
     let dev = DevFile::read(&selection.data.data_dir)?;
     let known = dev.services.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let service = dev.services.get(&selection.service).with_context(|| format!("there is no service `{}`: {known}", selection.service))?;
+    let service = dev
+        .services
+        .get(&selection.service)
+        .with_context(|| format!("there is no service `{}`: {known}", selection.service))?;
     let identity = Identity::connect(IdentitySettings {
         endpoint: dev.identities.get("operator").context("dev.json names no socket of the operator")?.clone(),
         trust_domain: dev.trust_domain.clone(),
@@ -97,6 +100,7 @@ async fn connect(selection: &Selection) -> Result<DeadLetterServiceClient<Channe
     Ok(DeadLetterServiceClient::new(mesh::connect(&identity, selection.service.parse()?, service.grpc.parse()?)))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
 fn refused(status: tonic::Status) -> anyhow::Error {
     anyhow::anyhow!("the service refused: {} ({:?})", status.message(), status.code())
 }

@@ -63,7 +63,13 @@ pub async fn run(options: Options) -> Result<()> {
     let server = Server::connect(&options).await?;
     println!("Importing {} files from {} to {}", files.len(), options.directory.display(), server.address);
 
-    let mut run = Run { server, bar: progress_bar(files.len()), batch: Batch::default(), totals: Answer::default(), files: HashMap::new() };
+    let mut run = Run {
+        server,
+        bar: progress_bar(files.len()),
+        batch: Batch::default(),
+        totals: Answer::default(),
+        files: HashMap::new(),
+    };
     for file in &files {
         let name = relative(&options.directory, file);
         match read_article(file, &name) {
@@ -80,7 +86,12 @@ pub async fn run(options: Options) -> Result<()> {
     for Refused { source_id, reason } in &refused {
         println!("  refused {}: {reason}", run.files.get(source_id).unwrap_or(source_id));
     }
-    ensure!(refused.is_empty(), "{} of {} files were refused; mend them and run this again", refused.len(), files.len());
+    ensure!(
+        refused.is_empty(),
+        "{} of {} files were refused; mend them and run this again",
+        refused.len(),
+        files.len()
+    );
     Ok(())
 }
 
@@ -130,7 +141,8 @@ fn markdown_files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
-        let entries = fs::read_dir(&directory).with_context(|| format!("cannot read the directory {}", directory.display()))?;
+        let entries =
+            fs::read_dir(&directory).with_context(|| format!("cannot read the directory {}", directory.display()))?;
         for entry in entries {
             let entry = entry?;
             let path = entry.path();
@@ -208,7 +220,10 @@ impl Server {
         }
         let address = address.unwrap_or_default();
         let address = if address.contains("://") { address } else { format!("http://{address}") };
-        let client = reqwest::Client::builder().timeout(Duration::from_mins(5)).connect_timeout(Duration::from_secs(10)).build()?;
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_mins(5))
+            .connect_timeout(Duration::from_secs(10))
+            .build()?;
         let address = address.trim_end_matches('/').to_owned();
         let mut server = Self { client, address, credential, token: options.token.clone().unwrap_or_default() };
         if server.token.is_empty() {
@@ -224,14 +239,16 @@ impl Server {
             access_token: String,
         }
         let Some(admin) = &self.credential else {
-            bail!("the access token is not valid or has expired: get a new one and run this again, it goes on where it stopped");
+            bail!(
+                "the access token is not valid or has expired: get a new one and run this again, it goes on where it stopped"
+            );
         };
         let body = json!({"email": admin.email, "password": admin.password});
         let request = self.client.post(format!("{}/api/v1/auth/login", self.address)).json(&body);
         let response = request.send().await.with_context(|| format!("nothing answers at {}", self.address))?;
-        let login: Login = answer(response)
-            .await
-            .with_context(|| format!("{} cannot log in; if its password was changed, say --token TOKEN", admin.email))?;
+        let login: Login = answer(response).await.with_context(|| {
+            format!("{} cannot log in; if its password was changed, say --token TOKEN", admin.email)
+        })?;
         self.token = login.access_token;
         Ok(())
     }
@@ -312,6 +329,7 @@ async fn answer<T: for<'de> Deserialize<'de>>(response: Response) -> Result<T> {
 
 /// Drawn only on a terminal.
 fn progress_bar(files: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files, {eta} left").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(files as u64).with_style(style)
 }

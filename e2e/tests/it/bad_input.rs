@@ -28,36 +28,51 @@ async fn every_mutation_refuses_what_is_wrong_and_says_why() {
         };
         let name = format!("{} {}", mutation.method, mutation.path);
         for (what, body) in malformed() {
-            let problem = refused(&name, what, send(body).await);
+            let problem = refused(&name, what, &send(body).await);
             assert_eq!(problem["status"], 400, "{name}: {what}: {problem}");
         }
-        let problem = refused(&name, "an unknown field", send(br#"{"noSuchField": 1}"#.to_vec()).await);
+        let problem = refused(&name, "an unknown field", &send(br#"{"noSuchField": 1}"#.to_vec()).await);
         assert_eq!(problem["reason"], "UNKNOWN_FIELD", "{name}: {problem}");
-        assert!(problem["violations"][0]["field"].as_str().is_some_and(|field| field.ends_with("noSuchField")), "{name}: {problem}");
+        assert!(
+            problem["violations"][0]["field"].as_str().is_some_and(|field| field.ends_with("noSuchField")),
+            "{name}: {problem}"
+        );
 
         for (field, schema) in &mutation.properties {
             let wrong = json!({field: wrong_type(schema)});
-            let problem = refused(&name, "a wrong type", send(wrong.to_string().into_bytes()).await);
+            let problem = refused(&name, "a wrong type", &send(wrong.to_string().into_bytes()).await);
             assert!(names(&problem, field), "{name}: a wrong type in {field}: {problem}");
             if let Some(most) = schema["maxLength"].as_u64() {
                 let long = "x".repeat(usize::try_from(most).expect("a length") + 1);
-                let problem = refused(&name, "over-long text", send(json!({field: long}).to_string().into_bytes()).await);
+                let problem =
+                    refused(&name, "over-long text", &send(json!({field: long}).to_string().into_bytes()).await);
                 assert!(names(&problem, field), "{name}: over-long {field}: {problem}");
             }
             if schema["type"] == "string" && schema["format"].is_null() && schema["enum"].is_null() {
-                let problem = refused(&name, "U+0000", send(json!({field: "a\u{0}b"}).to_string().into_bytes()).await);
+                let problem = refused(&name, "U+0000", &send(json!({field: "a\u{0}b"}).to_string().into_bytes()).await);
                 assert!(names(&problem, field), "{name}: U+0000 in {field}: {problem}");
             }
         }
 
         let huge = vec![b' '; 40 << 20];
-        match guildhall.call(mutation.method.clone(), &mutation.path).token(&admin).body("application/json", huge).try_send().await {
-            Ok(answer) => assert_eq!(refused(&name, "a huge body", answer)["reason"], "PAYLOAD_TOO_LARGE", "{name}"),
+        match guildhall
+            .call(mutation.method.clone(), &mutation.path)
+            .token(&admin)
+            .body("application/json", huge)
+            .try_send()
+            .await
+        {
+            Ok(answer) => assert_eq!(refused(&name, "a huge body", &answer)["reason"], "PAYLOAD_TOO_LARGE", "{name}"),
             // The edge may close the connection on what it will not read.
             Err(error) => assert!(error.is_request() || error.is_body(), "{name}: {error}"),
         }
-        let form = guildhall.call(mutation.method.clone(), &mutation.path).token(&admin).body("text/plain", "a=b").send().await;
-        assert_eq!(refused(&name, "a media type", form)["reason"], "UNSUPPORTED_MEDIA_TYPE", "{name}");
+        let form = guildhall
+            .call(mutation.method.clone(), &mutation.path)
+            .token(&admin)
+            .body("text/plain", "a=b")
+            .send()
+            .await;
+        assert_eq!(refused(&name, "a media type", &form)["reason"], "UNSUPPORTED_MEDIA_TYPE", "{name}");
     }
     // Nobody has noticed any of it.
     guildhall.get("/api/v1/posts").send().await.expect_status(200);
@@ -102,9 +117,17 @@ async fn page_tokens_that_were_tampered_with_or_belong_elsewhere_are_refused() {
     let tampered = format!("{}{last}", &token[..token.len() - 1]);
     let first = if token.starts_with('A') { "B" } else { "A" };
     for token in [tampered, format!("{first}{}", &token[1..]), "garbage".to_owned(), format!("{token}{token}")] {
-        guildhall.get(&format!("/api/v1/posts?pageToken={token}")).send().await.expect_problem(400, "PAGE_TOKEN_INVALID");
+        guildhall
+            .get(&format!("/api/v1/posts?pageToken={token}"))
+            .send()
+            .await
+            .expect_problem(400, "PAGE_TOKEN_INVALID");
     }
-    guildhall.get(&format!("/api/v1/posts?tag=x&pageToken={token}")).send().await.expect_problem(400, "PAGE_TOKEN_INVALID");
+    guildhall
+        .get(&format!("/api/v1/posts?tag=x&pageToken={token}"))
+        .send()
+        .await
+        .expect_problem(400, "PAGE_TOKEN_INVALID");
 }
 
 #[tokio::test]
@@ -136,7 +159,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// A problem of the 400s with a reason, and no word from inside.
-fn refused(name: &str, what: &str, answer: Answer) -> Value {
+fn refused(name: &str, what: &str, answer: &Answer) -> Value {
     let status = answer.status.as_u16();
     assert!((400..500).contains(&status), "{name}: {what}: {status} {}", answer.text());
     let problem = answer.json();
@@ -155,9 +178,8 @@ fn names(problem: &Value, field: &str) -> bool {
 
 fn wrong_type(schema: &Value) -> Value {
     match schema["type"].as_str() {
-        Some("string") => json!({"a": 1}),
+        Some("string" | "integer" | "number" | "boolean") => json!({"a": 1}),
         Some("array") => json!("text"),
-        Some("integer" | "number" | "boolean") => json!({"a": 1}),
         _ => json!([1]),
     }
 }
@@ -200,7 +222,9 @@ fn filled(path: &str) -> String {
     let mut out = String::new();
     for part in path.split_inclusive(['{', '}']) {
         match part.strip_suffix('}') {
-            Some(variable) => out.push_str(if variable.contains("version") { "1" } else { "01890000-0000-7000-8000-000000000000" }),
+            Some(variable) => {
+                out.push_str(if variable.contains("version") { "1" } else { "01890000-0000-7000-8000-000000000000" });
+            }
             None => out.push_str(part.trim_end_matches('{')),
         }
     }

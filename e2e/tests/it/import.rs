@@ -41,7 +41,7 @@ async fn all_posts(guildhall: &e2e::Guildhall) -> Vec<Value> {
         let listed = guildhall.get(&path).send().await.expect_status(200).json();
         posts.extend(listed["posts"].as_array().expect("posts").iter().cloned());
         match listed["nextPageToken"].as_str() {
-            Some(next) if !next.is_empty() => page = next.to_owned(),
+            Some(next) if !next.is_empty() => next.clone_into(&mut page),
             _ => return posts,
         }
     }

@@ -17,16 +17,21 @@ async fn a_new_user_registers_posts_searches_and_sees_what_changed() {
     let draft = json!({"title": "길드홀 소개", "markdown": "게임 커뮤니티를 위한 백엔드입니다.\n", "tags": ["소개"]});
     let draft = guildhall.post("/api/v1/posts", draft).token(&ada.token).send().await.expect_status(200).json();
     let path = format!("/api/v1/posts/{}", draft["id"].as_str().unwrap());
-    assert_eq!((&draft["state"], &draft["version"], &draft["slug"]), (&json!("DRAFT"), &json!(1), &json!("길드홀-소개")));
+    assert_eq!(
+        (&draft["state"], &draft["version"], &draft["slug"]),
+        (&json!("DRAFT"), &json!(1), &json!("길드홀-소개"))
+    );
     guildhall.get(&path).send().await.expect_problem(404, "NOT_FOUND");
 
-    let change = json!({"markdown": "게임 커뮤니티를 위한 백엔드입니다.\n\n**러스트**로 썼습니다.\n", "etag": draft["etag"]});
+    let change =
+        json!({"markdown": "게임 커뮤니티를 위한 백엔드입니다.\n\n**러스트**로 썼습니다.\n", "etag": draft["etag"]});
     let edited = guildhall.patch(&path, change.clone()).token(&ada.token).send().await.expect_status(200).json();
     assert_eq!(edited["version"], 2);
     assert!(edited["html"].as_str().unwrap().contains("<strong>러스트</strong>"));
     guildhall.patch(&path, change).token(&ada.token).send().await.expect_problem(409, "ETAG_MISMATCH");
     let stale = draft["etag"].as_str().unwrap();
-    let call = guildhall.patch(&path, json!({"title": "x"})).token(&ada.token).header("if-match", &format!("\"{stale}\""));
+    let call =
+        guildhall.patch(&path, json!({"title": "x"})).token(&ada.token).header("if-match", &format!("\"{stale}\""));
     call.send().await.expect_problem(412, "ETAG_MISMATCH");
 
     let published = guildhall.post(&format!("{path}:publish"), json!({})).token(&ada.token).send().await;
@@ -126,7 +131,8 @@ async fn a_revoked_session_and_a_suspension_end_tokens_within_a_second_everywher
     })
     .await;
     let refresh = format!("grant_type=refresh_token&client_id=guildhall&refresh_token={}", ada.refresh_token);
-    let refresh = guildhall.call(reqwest::Method::POST, "/oauth2/token").body("application/x-www-form-urlencoded", refresh);
+    let refresh =
+        guildhall.call(reqwest::Method::POST, "/oauth2/token").body("application/x-www-form-urlencoded", refresh);
     assert_eq!(refresh.send().await.expect_status(400).json()["error"], "invalid_grant");
 
     let again = guildhall.log_in(&ada.email, PASSWORD).await;
@@ -140,10 +146,12 @@ async fn a_revoked_session_and_a_suspension_end_tokens_within_a_second_everywher
     .await;
     let login = json!({"email": ada.email, "password": PASSWORD});
     guildhall.post("/api/v1/auth/login", login).send().await.expect_problem(403, "ACCOUNT_SUSPENDED");
-    eventually(SOON, "the post is hidden", async || (guildhall.get(&path).send().await.status == 404).then_some(())).await;
+    eventually(SOON, "the post is hidden", async || (guildhall.get(&path).send().await.status == 404).then_some(()))
+        .await;
     let reinstate = format!("/api/v1/users/{}:reinstate", ada.id);
     guildhall.post(&reinstate, json!({})).token(&admin).send().await.expect_status(200);
-    eventually(SOON, "the post is back", async || (guildhall.get(&path).send().await.status == 200).then_some(())).await;
+    eventually(SOON, "the post is back", async || (guildhall.get(&path).send().await.status == 200).then_some(()))
+        .await;
 }
 
 #[tokio::test]
@@ -166,7 +174,8 @@ async fn refreshing_rotates_and_a_reused_token_ends_the_session() {
     let ada = guildhall.member("Ada").await;
     let refresh = async |token: &str| {
         let form = format!("grant_type=refresh_token&client_id=guildhall&refresh_token={token}");
-        let call = guildhall.call(reqwest::Method::POST, "/oauth2/token").body("application/x-www-form-urlencoded", form);
+        let call =
+            guildhall.call(reqwest::Method::POST, "/oauth2/token").body("application/x-www-form-urlencoded", form);
         call.send().await
     };
     let second = refresh(&ada.refresh_token).await.expect_status(200).json();
@@ -188,7 +197,10 @@ async fn the_edge_tells_what_it_is() {
     assert_eq!((&key["kty"], &key["alg"], key["d"].is_null()), (&json!("RSA"), &json!("RS256"), true));
     let openapi = guildhall.get("/openapi.json").send().await.expect_status(200).json();
     assert!(openapi["openapi"].as_str().unwrap().starts_with("3.1"));
-    assert!(openapi["paths"]["/api/v1/posts/{post_id}:publish"].is_object() || openapi["paths"]["/api/v1/posts/{postId}:publish"].is_object());
+    assert!(
+        openapi["paths"]["/api/v1/posts/{post_id}:publish"].is_object()
+            || openapi["paths"]["/api/v1/posts/{postId}:publish"].is_object()
+    );
     for page in ["/", "/docs", "/docs/errors/ETAG_MISMATCH"] {
         let page = guildhall.get(page).send().await.expect_status(200);
         assert!(page.header("content-type").unwrap().starts_with("text/html"));

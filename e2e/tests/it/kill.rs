@@ -69,7 +69,8 @@ async fn acknowledged(call: e2e::Call) -> Option<Value> {
 
 async fn check(guildhall: &Guildhall, ada: &Person, journal: &Journal) {
     for (id, title) in &journal.posts {
-        let post = guildhall.get(&format!("/api/v1/posts/{id}")).token(&ada.token).send().await.expect_status(200).json();
+        let post =
+            guildhall.get(&format!("/api/v1/posts/{id}")).token(&ada.token).send().await.expect_status(200).json();
         assert_eq!(post["title"], json!(title));
     }
     // A name that was sent without an answer may or may not have been taken; an older one may not.

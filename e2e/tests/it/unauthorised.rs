@@ -156,13 +156,7 @@ async fn the_services_and_the_edge_refuse_whom_the_table_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn check(
-    wrong: &mut Vec<String>,
-    method: &str,
-    who: &str,
-    expected: Expect,
-    outcome: &Result<Vec<u8>, tonic::Status>,
-) {
+fn check(wrong: &mut Vec<String>, method: &str, who: &str, expected: Expect, outcome: &Result<Vec<u8>, tonic::Status>) {
     let code = raw::code(outcome);
     let right = match expected {
         Unauthenticated => code == Code::Unauthenticated,
@@ -182,7 +176,8 @@ fn service_of(method: &str) -> &'static str {
 /// A token of somebody whose refresh token was used for one scope only.
 async fn narrowed(guildhall: &Guildhall, scope: &str) -> String {
     let person = guildhall.member(&format!("Only-{scope}")).await;
-    let form = format!("grant_type=refresh_token&client_id=guildhall&refresh_token={}&scope={scope}", person.refresh_token);
+    let form =
+        format!("grant_type=refresh_token&client_id=guildhall&refresh_token={}&scope={scope}", person.refresh_token);
     let answer = guildhall.call(reqwest::Method::POST, "/oauth2/token").body("application/x-www-form-urlencoded", form);
     let token = answer.send().await.expect_status(200).json();
     token["access_token"].as_str().expect("a token").to_owned()

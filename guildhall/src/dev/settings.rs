@@ -61,7 +61,13 @@ impl Settings {
     }
 }
 
-fn load<C: DeserializeOwned>(section: &str, defaults: &str, changes: Table, file: Option<&Path>, flags: &Overrides) -> Result<C> {
+fn load<C: DeserializeOwned>(
+    section: &str,
+    defaults: &str,
+    changes: Table,
+    file: Option<&Path>,
+    flags: &Overrides,
+) -> Result<C> {
     let mut settings: Table = defaults.parse().with_context(|| format!("the defaults of {section}"))?;
     merge(&mut settings, changes);
     Ok(config::load(&settings.to_string(), section, file, flags)?)

@@ -236,7 +236,8 @@ Hello everyone!
         assert_eq!(article.publish_time, datetime!(2020-02-27 00:00 UTC));
         assert_eq!(article.byline, "Val Grimm, Another");
         assert_eq!(article.category, "The Governance WG");
-        let aliases = ["inside-rust/2020/02/27/Goverance-wg", "inside-rust/2020/02/27/Goverance-wg.html", "releases/1.11.0"];
+        let aliases =
+            ["inside-rust/2020/02/27/Goverance-wg", "inside-rust/2020/02/27/Goverance-wg.html", "releases/1.11.0"];
         assert_eq!(article.aliases, aliases);
         assert_eq!(article.markdown, "Hello everyone!\n");
     }
@@ -260,7 +261,8 @@ Hello everyone!
 
     #[test]
     fn yaml_names_are_one_or_many_and_the_file_name_dates_a_post() {
-        let text = "---\r\ntitle: \"Korean: 한글\"\r\nauthor: 김\r\ntags: [가, 나]\r\ncategories: News\r\n---\r\n\r\n본문\r\n";
+        let text =
+            "---\r\ntitle: \"Korean: 한글\"\r\nauthor: 김\r\ntags: [가, 나]\r\ncategories: News\r\n---\r\n\r\n본문\r\n";
         let article = Article::parse("_posts/2020-06-10-hello.md", text).unwrap();
         assert_eq!(article.source_id, "_posts/2020-06-10-hello");
         assert_eq!((article.byline.as_str(), article.category.as_str()), ("김", "News"));

@@ -60,7 +60,13 @@ mod tests {
 
     #[test]
     fn every_way_to_write_an_address_is_one_alias() {
-        for path in ["2020/한글.html", "/2020/한글.html", "2020/%ED%95%9C%EA%B8%80.html", "/2020/한글.html/", "2020%2F한글.html"] {
+        for path in [
+            "2020/한글.html",
+            "/2020/한글.html",
+            "2020/%ED%95%9C%EA%B8%80.html",
+            "/2020/한글.html/",
+            "2020%2F한글.html",
+        ] {
             assert_eq!(Alias::parse(path).unwrap().as_str(), "2020/한글.html", "{path}");
         }
     }

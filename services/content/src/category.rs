@@ -139,7 +139,10 @@ impl Tree {
         if is_free(wish) {
             return wish.clone();
         }
-        (2..).map(|number| wish.numbered(number)).find(is_free).expect("there are more numbers than categories")
+        (2..=u32::MAX)
+            .map(|number| wish.numbered(number))
+            .find(is_free)
+            .expect("there are more numbers than categories")
     }
 
     /// How many categories stand one below the other, from `id` to the deepest below it; 1 for one that is not in the tree yet.
@@ -246,7 +249,9 @@ mod tests {
     proptest! {
         /// Against a model that moves first and looks for circles afterwards.
         #[test]
-        fn moving_never_makes_a_circle_and_refuses_nothing_else(moves in prop::collection::vec((0..12_usize, prop::option::of(0..12_usize)), 0..60)) {
+        fn moving_never_makes_a_circle_and_refuses_nothing_else(
+            moves in prop::collection::vec((0..12_usize, prop::option::of(0..12_usize)), 0..60),
+        ) {
             let mut tree: Tree = (0..12).map(|number| category(number, None)).collect();
             let mut model: [Option<usize>; 12] = [None; 12];
             for (number, parent) in moves {

@@ -54,7 +54,11 @@ pub fn compare(base: &str, target: &str, base_name: &str, target_name: &str) -> 
             Some(Hunk {
                 base: (base.start + 1, base.len()),
                 target: (target.start + 1, target.len()),
-                lines: group.iter().flat_map(|op| diff.iter_changes(op)).map(|change| line(change.tag(), change.value())).collect(),
+                lines: group
+                    .iter()
+                    .flat_map(|op| diff.iter_changes(op))
+                    .map(|change| line(change.tag(), change.value()))
+                    .collect(),
             })
         })
         .collect();
@@ -85,7 +89,11 @@ mod tests {
             target.extend(base[at..hunk.base.0 - 1].iter().map(ToString::to_string));
             assert_eq!(target.len() + 1, hunk.target.0, "hunks name where they stand");
             let (kept_or_removed, kept_or_added) = (
-                hunk.lines.iter().filter(|(change, _)| *change != Change::Added).map(|(_, text)| text.as_str()).collect::<Vec<_>>(),
+                hunk.lines
+                    .iter()
+                    .filter(|(change, _)| *change != Change::Added)
+                    .map(|(_, text)| text.as_str())
+                    .collect::<Vec<_>>(),
                 hunk.lines.iter().filter(|(change, _)| *change != Change::Removed).map(|(_, text)| text.clone()),
             );
             at = hunk.base.0 - 1 + hunk.base.1;

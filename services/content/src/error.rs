@@ -105,7 +105,9 @@ impl From<Error> for Problem {
             Error::SlugTaken => Self::new(Reason::SlugTaken),
             Error::NameTaken => Self::new(Reason::NameTaken),
             Error::AliasTaken => Self::new(Reason::AliasTaken),
-            Error::State(post::Error::AlreadyPublished) => Self::new(Reason::StateConflict).message("The post is published already"),
+            Error::State(post::Error::AlreadyPublished) => {
+                Self::new(Reason::StateConflict).message("The post is published already")
+            }
             Error::Category(error) => error.into(),
             Error::Refused(problem) => problem,
             Error::Store(error) => error.into(),
@@ -121,7 +123,9 @@ impl From<category::Error> for Problem {
         match error {
             NoParent => Self::new(Reason::InvalidFields).violation("parentId", error.to_string()),
             Cycle => Self::new(Reason::TreeCycle),
-            TooMany | TooDeep | TooLong => Self::new(Reason::LimitReached).message(format!("The most is reached: {error}")),
+            TooMany | TooDeep | TooLong => {
+                Self::new(Reason::LimitReached).message(format!("The most is reached: {error}"))
+            }
             NameTaken => Self::new(Reason::NameTaken),
             SlugTaken => Self::new(Reason::SlugTaken),
             NotEmpty => Self::new(Reason::NotEmpty),

@@ -20,7 +20,12 @@ pub async fn emit(outbox: &Outbox, tx: &mut Tx, post: &Post, change: Change) -> 
 }
 
 /// Tells of a change of the post of that id, author and revision.
-pub async fn emit_as(outbox: &Outbox, tx: &mut Tx, post: (PostId, UserId, i64), change: Change) -> Result<(), events::Error> {
+pub async fn emit_as(
+    outbox: &Outbox,
+    tx: &mut Tx,
+    post: (PostId, UserId, i64),
+    change: Change,
+) -> Result<(), events::Error> {
     let (post_id, author_id, version) = (post.0.to_string(), post.1.to_string(), post.2);
     match change {
         Change::Created => outbox.append(tx, version, &PostCreated { post_id, author_id }).await,
@@ -90,7 +95,11 @@ impl Suspensions {
 impl Handler for Suspensions {
     async fn handle(&self, event: &Envelope) -> Result<(), Failure> {
         let suspended = event.topic == UserSuspended::TOPIC;
-        let id = if suspended { event.decode::<UserSuspended>()?.user_id } else { event.decode::<UserReinstated>()?.user_id };
+        let id = if suspended {
+            event.decode::<UserSuspended>()?.user_id
+        } else {
+            event.decode::<UserReinstated>()?.user_id
+        };
         let id = user(&id)?;
         let Some(mut tx) = self.inbox.begin(event).await? else { return Ok(()) };
         tables::author::set_suspended(&mut tx, id, suspended, event.version).await?;

@@ -219,13 +219,13 @@ fn write_sitemap(writer: &mut Writer<Vec<u8>>, site: &Site, pages: &[Page]) -> s
     writer.write_event(Event::End(BytesEnd::new("urlset")))
 }
 
-/// The HTML of each entry, as long as there is room for it.
+/// The HTML of each entry, where there is room for it.
 fn contents(items: &[Item]) -> impl Iterator<Item = Option<&str>> {
     let mut room = MAX_BYTES;
     items.iter().map(move |item| {
         let html = item.html.as_deref()?;
-        room = room.checked_sub(escaped_len(html)).unwrap_or_default();
-        (room > 0).then_some(html)
+        room = room.checked_sub(escaped_len(html))?;
+        Some(html)
     })
 }
 

@@ -7,7 +7,11 @@ use prost_types::FieldMask;
 use crate::error::{Error, Result};
 
 /// The fields to change, of those that can be, by their names in the `.proto`. No mask, or an empty one, means all that are populated; `*` means all.
-pub fn fields(mask: Option<FieldMask>, mutable: &[&'static str], populated: impl Fn(&str) -> bool) -> Result<BTreeSet<&'static str>> {
+pub fn fields(
+    mask: Option<FieldMask>,
+    mutable: &[&'static str],
+    populated: impl Fn(&str) -> bool,
+) -> Result<BTreeSet<&'static str>> {
     let paths = mask.map(|mask| mask.paths).unwrap_or_default();
     if paths.is_empty() {
         return Ok(mutable.iter().copied().filter(|field| populated(field)).collect());
@@ -17,7 +21,12 @@ pub fn fields(mask: Option<FieldMask>, mutable: &[&'static str], populated: impl
         match mutable.iter().find(|field| **field == path) {
             Some(field) => _ = fields.insert(*field),
             None if path == "*" => fields.extend(mutable),
-            None => return Err(Error::field("updateMask", format!("names `{path}`, which is none of: {}", mutable.join(", ")))),
+            None => {
+                return Err(Error::field(
+                    "updateMask",
+                    format!("names `{path}`, which is none of: {}", mutable.join(", ")),
+                ));
+            }
         }
     }
     Ok(fields)
@@ -44,6 +53,8 @@ mod tests {
 
     #[test]
     fn a_field_that_is_not_mutable_is_refused() {
-        assert!(matches!(fields(Some(of(&["title", "author_id"])), &MUTABLE, |_| true), Err(Error::Field { field, .. }) if field == "updateMask"));
+        assert!(
+            matches!(fields(Some(of(&["title", "author_id"])), &MUTABLE, |_| true), Err(Error::Field { field, .. }) if field == "updateMask")
+        );
     }
 }

@@ -94,8 +94,11 @@ mod tests {
 
     #[test]
     fn every_rule_of_the_contract_is_in_the_table_and_no_other() {
-        let contract: BTreeSet<_> =
-            contracts::METHODS.iter().filter(|method| method.owner == "content").filter_map(|method| method.access.resource_rule).collect();
+        let contract: BTreeSet<_> = contracts::METHODS
+            .iter()
+            .filter(|method| method.owner == "content")
+            .filter_map(|method| method.access.resource_rule)
+            .collect();
         let posts = [PostRule::Visible, PostRule::Author, PostRule::AuthorOrModerator];
         let table: BTreeSet<_> = posts.map(PostRule::name).into_iter().chain([PORTFOLIO_OWNER]).collect();
         assert_eq!(contract, table);

@@ -135,7 +135,11 @@ impl Post {
 
     /// What the permission rules look at.
     pub fn guarded(&self) -> Guarded {
-        Guarded { author: self.author.id, author_suspended: self.author.suspended, published: self.state.is_published() }
+        Guarded {
+            author: self.author.id,
+            author_suspended: self.author.suspended,
+            published: self.state.is_published(),
+        }
     }
 
     /// Replaces what is written, as a new version.

@@ -21,9 +21,9 @@ use crate::directory::Directory;
 use crate::error::{Error, InField, Result};
 use crate::markdown::{self, Rendered};
 use crate::permit::Viewer;
+use crate::search;
 use crate::tag::Name;
 use crate::view::Buffer;
-use crate::search;
 
 /// Bytes of Markdown and HTML on one page: with what else there is, it fits into a message of 4 MiB, which is what clients accept.
 pub const PAGE_BUDGET: i64 = 2_000_000;
@@ -105,7 +105,7 @@ pub fn person<T>(request: &Request<T>) -> Result<Viewer> {
 
 /// An id of a request, which the contract has checked.
 pub fn id<T: TypedId>(text: &str, field: &str) -> Result<T> {
-    text.parse().map_err(|error| Error::field(field, error.to_string()))
+    text.parse().map_err(|error: T::Err| Error::field(field, error.to_string()))
 }
 
 /// An id that may be absent.
@@ -150,7 +150,9 @@ pub async fn prepare(markdown: &str, field: &str) -> Result<Prepared> {
 
 /// Does work for the CPU on a thread that may be kept busy.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|panic| Error::Defect("work on a thread of its own panicked", panic.into()))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|panic| Error::Defect("work on a thread of its own panicked", panic.into()))
 }
 
 /// A create that is answered once for each request id. Without a request id it does nothing.

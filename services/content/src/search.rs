@@ -42,8 +42,18 @@ impl Class {
     fn of(c: char) -> Self {
         match u32::from(c) {
             // Hangul: Jamo, their extensions, syllables. Han, Kana, Bopomofo with their extensions.
-            0x1100..=0x11FF | 0x3005..=0x3007 | 0x3041..=0x3098 | 0x309B..=0x30FA | 0x30FC..=0x318F | 0x31A0..=0x31BF
-            | 0x31F0..=0x31FF | 0x3400..=0x4DBF | 0x4E00..=0x9FFF | 0xA960..=0xA97F | 0xAC00..=0xD7FF | 0xF900..=0xFAFF
+            0x1100..=0x11FF
+            | 0x3005..=0x3007
+            | 0x3041..=0x3098
+            | 0x309B..=0x30FA
+            | 0x30FC..=0x318F
+            | 0x31A0..=0x31BF
+            | 0x31F0..=0x31FF
+            | 0x3400..=0x4DBF
+            | 0x4E00..=0x9FFF
+            | 0xA960..=0xA97F
+            | 0xAC00..=0xD7FF
+            | 0xF900..=0xFAFF
             | 0x20000..=0x3FFFF => Self::Joined,
             _ if is_combining_mark(c) => Self::Mark,
             _ if c.is_alphanumeric() => Self::Word,
@@ -162,7 +172,9 @@ impl Phrase {
             && last.text.chars().next().is_some_and(|c| Class::of(c) == Class::Joined)
         {
             // The run may go on in the text that is looked for, so its last letter alone may not be demanded.
-            let in_pair = before.last().is_some_and(|pair| pair.place.end == last.place.end && pair.place.start < last.place.start);
+            let in_pair = before
+                .last()
+                .is_some_and(|pair| pair.place.end == last.place.end && pair.place.start < last.place.start);
             if in_pair {
                 tokens.pop();
             } else {
@@ -183,13 +195,19 @@ impl Phrase {
     fn matches(&self, tokens: &[Token]) -> bool {
         let (last, before) = self.tokens.split_last().expect("a phrase has a token");
         before.iter().zip(tokens).all(|(wanted, token)| *wanted == token.text)
-            && tokens.get(before.len()).is_some_and(|token| if self.prefix { token.text.starts_with(last) } else { token.text == *last })
+            && tokens
+                .get(before.len())
+                .is_some_and(|token| if self.prefix { token.text.starts_with(last) } else { token.text == *last })
     }
 
     /// Where the phrase stands whose first token is `tokens[0]`.
     fn place(&self, tokens: &[Token], text: &str) -> Range<usize> {
         let last = &tokens[self.tokens.len() - 1].place;
-        let end = if self.prefix { text[last.clone()].graphemes(true).next().map_or(last.end, |letter| last.start + letter.len()) } else { last.end };
+        let end = if self.prefix {
+            text[last.clone()].graphemes(true).next().map_or(last.end, |letter| last.start + letter.len())
+        } else {
+            last.end
+        };
         tokens[0].place.start..end
     }
 }
@@ -234,7 +252,8 @@ pub fn snippet(text: &str, query: &Query) -> String {
 
 /// Where the hit starts that has the most different phrases, then the most hits, within a snippet's reach.
 fn best(hits: &[(Range<usize>, usize)], phrases: usize) -> usize {
-    let reach = |from: usize| hits[from..].iter().take_while(move |(place, _)| place.end <= hits[from].0.start + SNIPPET.1);
+    let reach =
+        |from: usize| hits[from..].iter().take_while(move |(place, _)| place.end <= hits[from].0.start + SNIPPET.1);
     let score = |from: usize| {
         let mut found = vec![false; phrases];
         reach(from).for_each(|(_, phrase)| found[*phrase] = true);
@@ -251,7 +270,9 @@ fn window(text: &str, hit: usize) -> Range<usize> {
     let start = text[..hit].char_indices().rev().nth(before).map_or(0, |(at, _)| at);
     let end = text[hit..].char_indices().nth(after).map_or(text.len(), |(at, _)| hit + at);
     let start = match text[start..hit].find(char::is_whitespace) {
-        Some(space) if start > 0 && space < before / 2 => start + space + text[start + space..].chars().next().map_or(0, char::len_utf8),
+        Some(space) if start > 0 && space < before / 2 => {
+            start + space + text[start + space..].chars().next().map_or(0, char::len_utf8)
+        }
         _ => start,
     };
     let end = match text[hit..end].rfind(char::is_whitespace) {
@@ -295,7 +316,8 @@ mod tests {
         let tokens = tokens(text);
         let chunks = chunks(&tokens);
         let query = Query::parse(question);
-        let found = |phrase: &Phrase| chunks.iter().any(|chunk| (0..chunk.len()).any(|at| phrase.matches(&chunk[at..])));
+        let found =
+            |phrase: &Phrase| chunks.iter().any(|chunk| (0..chunk.len()).any(|at| phrase.matches(&chunk[at..])));
         !query.phrases.is_empty() && query.phrases.iter().all(found)
     }
 
@@ -316,10 +338,26 @@ mod tests {
     #[test]
     fn questions_find_what_stands_there_and_nothing_else() {
         let text = "러스트로 웹 서버를 만들었다. Rust2024와 함께 \"큰 일\"을 했다. 북한 글자. don't";
-        for found in ["러스트", "스트로", "러스트로", "웹", "만들", "었다", "rust2024", "rust2024와", "큰", "\"큰 일\"", "한 글", "서버 러스트", "\"웹 서버\"", "DON'T"] {
+        for found in [
+            "러스트",
+            "스트로",
+            "러스트로",
+            "웹",
+            "만들",
+            "었다",
+            "rust2024",
+            "rust2024와",
+            "큰",
+            "\"큰 일\"",
+            "한 글",
+            "서버 러스트",
+            "\"웹 서버\"",
+            "DON'T",
+        ] {
             assert!(finds(text, found), "{found}");
         }
-        for missing in ["러트", "로웹", "스트서버", "rust", "\"일 큰\"", "\"서버 웹\"", "러스트 파이썬", "글한", "!!"] {
+        for missing in ["러트", "로웹", "스트서버", "rust", "\"일 큰\"", "\"서버 웹\"", "러스트 파이썬", "글한", "!!"]
+        {
             assert!(!finds(text, missing), "{missing}");
         }
     }

@@ -38,7 +38,8 @@ pub const SCHEDULE: Task =
 pub const VIEWS: Task = Task { name: "views", period: FLUSH_EVERY, turn: |content| Box::pin(flush_views(content)) };
 
 /// Asks auth for the names of authors that it could not tell when they first wrote.
-pub const NAMES: Task = Task { name: "names of authors", period: NAME_EVERY, turn: |content| Box::pin(name_authors(content)) };
+pub const NAMES: Task =
+    Task { name: "names of authors", period: NAME_EVERY, turn: |content| Box::pin(name_authors(content)) };
 
 /// Removes posts that were deleted too long ago to be brought back, and remembered answers whose time is over.
 pub const PURGE: Task = Task { name: "purge", period: PURGE_EVERY, turn: |content| Box::pin(purge(content)) };

@@ -87,10 +87,8 @@ async fn update(
     let links =
         given.links.iter().enumerate().map(|(at, link)| Link::parse(link).in_field(format!("portfolio.links[{at}]")));
     let links = links.collect::<Result<_>>()?;
-    let prepared = match fields.contains("markdown") {
-        true => Some(prepare(&given.markdown, "portfolio.markdown").await?),
-        false => None,
-    };
+    let prepared =
+        if fields.contains("markdown") { Some(prepare(&given.markdown, "portfolio.markdown").await?) } else { None };
 
     let mut tx = content.db.begin().await?;
     let now = content.source.now();

@@ -13,10 +13,10 @@ use proto::post_service_server::PostService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Content, proto};
+use crate::error::{Error, Result};
 use crate::language::Language;
 use crate::permit::{PostRule, Viewer};
 use crate::post::{Post, State};
-use crate::error::{Error, Result};
 
 /// Serves posts.
 pub struct Posts(pub Arc<Content>);
@@ -35,7 +35,10 @@ impl PostService for Posts {
         Ok(read::look_up(&self.0, request).await?)
     }
 
-    async fn list_posts(&self, request: Request<proto::ListPostsRequest>) -> Result<Response<proto::ListPostsResponse>, Status> {
+    async fn list_posts(
+        &self,
+        request: Request<proto::ListPostsRequest>,
+    ) -> Result<Response<proto::ListPostsResponse>, Status> {
         Ok(read::list(&self.0, request).await?)
     }
 
@@ -47,7 +50,10 @@ impl PostService for Posts {
         Ok(write::delete(&self.0, request).await?)
     }
 
-    async fn undelete_post(&self, request: Request<proto::UndeletePostRequest>) -> Result<Response<proto::Post>, Status> {
+    async fn undelete_post(
+        &self,
+        request: Request<proto::UndeletePostRequest>,
+    ) -> Result<Response<proto::Post>, Status> {
         Ok(write::undelete(&self.0, request).await?)
     }
 
@@ -55,7 +61,10 @@ impl PostService for Posts {
         Ok(write::publish(&self.0, request).await?)
     }
 
-    async fn unpublish_post(&self, request: Request<proto::UnpublishPostRequest>) -> Result<Response<proto::Post>, Status> {
+    async fn unpublish_post(
+        &self,
+        request: Request<proto::UnpublishPostRequest>,
+    ) -> Result<Response<proto::Post>, Status> {
         Ok(write::unpublish(&self.0, request).await?)
     }
 
@@ -66,7 +75,10 @@ impl PostService for Posts {
         Ok(versions::list(&self.0, request).await?)
     }
 
-    async fn get_post_version(&self, request: Request<proto::GetPostVersionRequest>) -> Result<Response<proto::PostVersion>, Status> {
+    async fn get_post_version(
+        &self,
+        request: Request<proto::GetPostVersionRequest>,
+    ) -> Result<Response<proto::PostVersion>, Status> {
         Ok(versions::get(&self.0, request).await?)
     }
 
@@ -77,19 +89,31 @@ impl PostService for Posts {
         Ok(versions::diff(&self.0, request).await?)
     }
 
-    async fn restore_post_version(&self, request: Request<proto::RestorePostVersionRequest>) -> Result<Response<proto::Post>, Status> {
+    async fn restore_post_version(
+        &self,
+        request: Request<proto::RestorePostVersionRequest>,
+    ) -> Result<Response<proto::Post>, Status> {
         Ok(versions::restore(&self.0, request).await?)
     }
 
-    async fn search_posts(&self, request: Request<proto::SearchPostsRequest>) -> Result<Response<proto::SearchPostsResponse>, Status> {
+    async fn search_posts(
+        &self,
+        request: Request<proto::SearchPostsRequest>,
+    ) -> Result<Response<proto::SearchPostsResponse>, Status> {
         Ok(search::search(&self.0, request).await?)
     }
 
-    async fn like_post(&self, request: Request<proto::LikePostRequest>) -> Result<Response<proto::PostStatistics>, Status> {
+    async fn like_post(
+        &self,
+        request: Request<proto::LikePostRequest>,
+    ) -> Result<Response<proto::PostStatistics>, Status> {
         Ok(statistics::like(&self.0, request).await?)
     }
 
-    async fn unlike_post(&self, request: Request<proto::UnlikePostRequest>) -> Result<Response<proto::PostStatistics>, Status> {
+    async fn unlike_post(
+        &self,
+        request: Request<proto::UnlikePostRequest>,
+    ) -> Result<Response<proto::PostStatistics>, Status> {
         Ok(statistics::unlike(&self.0, request).await?)
     }
 
@@ -113,7 +137,10 @@ impl PostService for Posts {
 
     type ExportPostsStream = transfer::Export;
 
-    async fn export_posts(&self, _request: Request<proto::ExportPostsRequest>) -> Result<Response<Self::ExportPostsStream>, Status> {
+    async fn export_posts(
+        &self,
+        _request: Request<proto::ExportPostsRequest>,
+    ) -> Result<Response<Self::ExportPostsStream>, Status> {
         Ok(Response::new(transfer::export(Arc::clone(&self.0))))
     }
 }

@@ -20,7 +20,13 @@ impl From<Row> for Author {
 
 /// The author, if the person ever wrote something.
 pub async fn find(conn: &mut Conn, id: UserId) -> Result<Option<Author>> {
-    let row = store::fetch_optional!(conn, Row, "SELECT user_id, display_name, suspended FROM authors WHERE user_id = $1", id).await?;
+    let row = store::fetch_optional!(
+        conn,
+        Row,
+        "SELECT user_id, display_name, suspended FROM authors WHERE user_id = $1",
+        id
+    )
+    .await?;
     Ok(row.map(Author::from))
 }
 

@@ -45,8 +45,8 @@ impl From<PageRow> for Page {
     }
 }
 
-/// The newest posts that everybody may read, at most `limit`. Those that would bring Markdown and HTML above `budget` bytes come without
-/// their HTML.
+/// The newest posts that everybody may read, at most `limit`. Those that would bring Markdown and HTML above `budget` bytes come
+/// without their HTML.
 pub async fn newest(conn: &mut Conn, limit: i64, budget: i64) -> Result<Vec<Item>> {
     let rows = store::fetch_all!(
         conn,
@@ -57,11 +57,13 @@ pub async fn newest(conn: &mut Conn, limit: i64, budget: i64) -> Result<Vec<Item
          ), measured AS (
              SELECT id, SUM(size) OVER (ORDER BY publish_time DESC, id DESC ROWS UNBOUNDED PRECEDING) AS total FROM newest
          )
-         SELECT p.id, p.slug, p.update_time, p.title, CASE WHEN p.byline = '' THEN COALESCE(a.display_name, '') ELSE p.byline END AS author,
-                p.language, p.publish_time, CASE WHEN m.total <= $2 THEN p.html END AS html,
+         SELECT p.id, p.slug, p.update_time, p.title, p.language, p.publish_time,
+                CASE WHEN p.byline = '' THEN COALESCE(a.display_name, '') ELSE p.byline END AS author,
+                CASE WHEN m.total <= $2 THEN p.html END AS html,
                 (SELECT string_agg(t.name, '\n' ORDER BY pt.position) FROM post_tags pt JOIN tags t ON t.id = pt.tag_id
                  WHERE pt.post_id = p.id) AS tags
-         FROM measured m JOIN posts p ON p.id = m.id JOIN authors a ON a.user_id = p.author_id ORDER BY p.publish_time DESC, p.id DESC",
+         FROM measured m JOIN posts p ON p.id = m.id JOIN authors a ON a.user_id = p.author_id
+         ORDER BY p.publish_time DESC, p.id DESC",
         limit,
         budget
     )

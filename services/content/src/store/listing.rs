@@ -88,7 +88,8 @@ struct PageRow {
 /// The posts behind `after`: at most `limit`, and no more than fit into `budget` bytes of Markdown and HTML, but at least one.
 pub async fn page(conn: &mut Conn, filter: &Filter, after: Option<Cursor>, limit: i64, budget: i64) -> Result<Page> {
     let Order { by, descending } = filter.order;
-    let (column, direction, beyond) = (by.name(), if descending { "DESC" } else { "ASC" }, if descending { "<" } else { ">" });
+    let (column, direction, beyond) =
+        (by.name(), if descending { "DESC" } else { "ASC" }, if descending { "<" } else { ">" });
     // The state is written out, for partial indexes are used only where the planner can see it.
     let mut conditions = format!("p.state = {} AND p.delete_time IS NULL", code(filter.state));
     let mut add = |wanted: bool, condition: &str| {
@@ -99,7 +100,10 @@ pub async fn page(conn: &mut Conn, filter: &Filter, after: Option<Cursor>, limit
     };
     add(!filter.suspended, "NOT a.suspended");
     add(filter.category.is_some(), "p.category_id IN (SELECT id FROM below)");
-    add(filter.tag.is_some(), "p.id IN (SELECT pt.post_id FROM post_tags pt JOIN tags t ON t.id = pt.tag_id WHERE t.key = $3)");
+    add(
+        filter.tag.is_some(),
+        "p.id IN (SELECT pt.post_id FROM post_tags pt JOIN tags t ON t.id = pt.tag_id WHERE t.key = $3)",
+    );
     add(filter.author.is_some(), "p.author_id = $4");
     add(after.is_some(), &format!("(p.{column}, p.id) {beyond} ($5, $6)"));
     let select = format!(
@@ -172,7 +176,11 @@ pub async fn export(conn: &mut Conn, after: Option<PostId>, limit: i64, budget: 
     let first = PostId::from(Uuid::nil());
     let rows = store::fetch_all!(conn, ExportRow, select, after.unwrap_or(first), limit, budget).await?;
     let exported = rows.into_iter().map(|row| {
-        Ok(Exported { post: row.post.try_into()?, category: row.category.unwrap_or_default(), source_id: row.source_id })
+        Ok(Exported {
+            post: row.post.try_into()?,
+            category: row.category.unwrap_or_default(),
+            source_id: row.source_id,
+        })
     });
     exported.collect()
 }

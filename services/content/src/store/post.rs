@@ -59,7 +59,10 @@ impl TryFrom<Row> for Post {
             },
             html: row.html,
             slug: row.slug.into(),
-            aliases: split(row.aliases.as_deref()).map(Alias::parse).collect::<Result<_, _>>().map_err(Error::corrupt)?,
+            aliases: split(row.aliases.as_deref())
+                .map(Alias::parse)
+                .collect::<Result<_, _>>()
+                .map_err(Error::corrupt)?,
             state: state(row.state, row.publish_time)?,
             version: row.version,
             revision: row.revision,

@@ -108,8 +108,8 @@ pub async fn find(tx: &mut Tx, owner: UserId, id: ResumeEntryId) -> Result<Optio
 pub async fn save(tx: &mut Tx, entry: &Entry) -> Result<()> {
     store::execute!(
         tx,
-        "INSERT INTO resume_entries (id, user_id, kind, title, organisation, start_month, end_month, markdown, html, revision, create_time,
-                                     update_time)
+        "INSERT INTO resume_entries (id, user_id, kind, title, organisation, start_month, end_month, markdown, html, revision,
+                                     create_time, update_time)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, title = excluded.title, organisation = excluded.organisation,
              start_month = excluded.start_month, end_month = excluded.end_month, markdown = excluded.markdown, html = excluded.html,

@@ -26,7 +26,14 @@ pub async fn index_body(tx: &mut Tx, post: PostId, tokens: &[Token]) -> Result<(
 
 async fn insert(tx: &mut Tx, post: PostId, title: bool, tokens: &[Token]) -> Result<()> {
     let dialect = tx.dialect();
-    let id = store::fetch_scalar!(tx, i64, "INSERT INTO search_chunks (post_id, title) VALUES ($1, $2) RETURNING id", post, title).await?;
+    let id = store::fetch_scalar!(
+        tx,
+        i64,
+        "INSERT INTO search_chunks (post_id, title) VALUES ($1, $2) RETURNING id",
+        post,
+        title
+    )
+    .await?;
     let text = dialect.search_text(tokens.iter().map(|token| token.text.as_str()));
     let nothing = dialect.search_text([]);
     let (title, body) = if title { (text, nothing) } else { (nothing, text) };
@@ -107,16 +114,32 @@ pub async fn find(conn: &mut Conn, query: &Query, language: Option<&Language>, p
         any_matches = dialect.search_matches("search_index", "$2"),
     );
     let language = language.map_or("", Language::as_str);
-    let rows =
-        store::fetch_all!(conn, HitRow, select, Json(&phrases), &any, wanted, page.as_of, language, page.limit + 1, page.offset, page.budget)
-            .await?;
+    let rows = store::fetch_all!(
+        conn,
+        HitRow,
+        select,
+        Json(&phrases),
+        &any,
+        wanted,
+        page.as_of,
+        language,
+        page.limit + 1,
+        page.offset,
+        page.budget
+    )
+    .await?;
     let available = rows.first().map_or(0, |row| row.available);
     let hits = rows.into_iter().take(usize::try_from(page.limit).unwrap_or(usize::MAX));
-    let hits: Vec<Hit> = hits.map(|row| Ok(Hit { post: Post::try_from(row.post)?, plain: row.plain })).collect::<Result<_>>()?;
+    let hits: Vec<Hit> =
+        hits.map(|row| Ok(Hit { post: Post::try_from(row.post)?, plain: row.plain })).collect::<Result<_>>()?;
     let more = available > i64::try_from(hits.len()).unwrap_or(i64::MAX);
     Ok(Found { hits, more })
 }
 
 fn phrases(dialect: Dialect, query: &Query) -> Vec<String> {
-    query.phrases.iter().map(|phrase| dialect.search_phrase(phrase.tokens.iter().map(String::as_str), phrase.prefix)).collect()
+    query
+        .phrases
+        .iter()
+        .map(|phrase| dialect.search_phrase(phrase.tokens.iter().map(String::as_str), phrase.prefix))
+        .collect()
 }

@@ -42,19 +42,26 @@ pub async fn claim_numbered(tx: &mut Tx, post: PostId, slug: Slug) -> Result<Slu
 }
 
 async fn take(tx: &mut Tx, post: PostId, slug: &Slug) -> Result<bool> {
-    let inserted =
-        store::execute!(tx, "INSERT INTO post_slugs (slug, post_id) VALUES ($1, $2) ON CONFLICT DO NOTHING", slug.as_str(), post).await?;
+    let inserted = store::execute!(
+        tx,
+        "INSERT INTO post_slugs (slug, post_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        slug.as_str(),
+        post
+    )
+    .await?;
     Ok(inserted == 1 || is_free(tx, post, slug).await?)
 }
 
 /// Whether nobody has the slug, or the post itself.
 async fn is_free(tx: &mut Tx, post: PostId, slug: &Slug) -> Result<bool> {
-    let holder = store::fetch_optional!(tx, (PostId,), "SELECT post_id FROM post_slugs WHERE slug = $1", slug.as_str()).await?;
+    let holder =
+        store::fetch_optional!(tx, (PostId,), "SELECT post_id FROM post_slugs WHERE slug = $1", slug.as_str()).await?;
     Ok(holder.is_none_or(|(holder,)| holder == post))
 }
 
 /// The post that has or had the slug.
 pub async fn find(conn: &mut Conn, slug: &Slug) -> Result<Option<PostId>> {
-    let row = store::fetch_optional!(conn, (PostId,), "SELECT post_id FROM post_slugs WHERE slug = $1", slug.as_str()).await?;
+    let row = store::fetch_optional!(conn, (PostId,), "SELECT post_id FROM post_slugs WHERE slug = $1", slug.as_str())
+        .await?;
     Ok(row.map(|(post,)| post))
 }

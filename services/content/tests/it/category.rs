@@ -61,9 +61,9 @@ async fn delete(world: &World, moderator: &Person, id: &str, etag: &str) -> Resu
 /// The tree as text: `a(b(c)d)`.
 async fn tree(world: &World) -> String {
     fn text(categories: &[Category]) -> String {
-        let one = |category: &Category| match category.children.is_empty() {
-            true => category.name.clone(),
-            false => format!("{}({})", category.name, text(&category.children)),
+        let one = |category: &Category| {
+            let children = text(&category.children);
+            if children.is_empty() { category.name.clone() } else { format!("{}({children})", category.name) }
         };
         categories.iter().map(one).collect::<Vec<_>>().join(" ")
     }
@@ -125,7 +125,8 @@ on_both! {
     async fn a_change_touches_what_its_mask_names(world: World) {
         let moderator = world.moderator();
         let before = create(&world, &moderator, "Name", "").await;
-        let given = Category { etag: before.etag.clone(), name: "새 이름".to_owned(), description: "why".to_owned(), ..Category::default() };
+        let (etag, name, description) = (before.etag.clone(), "새 이름".to_owned(), "why".to_owned());
+        let given = Category { etag, name, description, ..Category::default() };
         let after = change(&world, &moderator, &before.id, given.clone(), &["name"]).await.unwrap().into_inner();
         assert_eq!((after.name.as_str(), after.slug.as_str(), after.description.as_str()), ("새 이름", "name", ""));
         assert_refused(change(&world, &moderator, &before.id, given.clone(), &["name"]).await, Reason::EtagMismatch);
@@ -211,7 +212,8 @@ on_both! {
         let author = world.member("A");
         let category = create(&world, &moderator, "short-lived", "").await;
         let write = async |number: usize| {
-            let request = CreatePostRequest { title: format!("{number}"), category_id: category.id.clone(), ..CreatePostRequest::default() };
+            let (title, category_id) = (number.to_string(), category.id.clone());
+            let request = CreatePostRequest { title, category_id, ..CreatePostRequest::default() };
             world.posts.clone().create_post(world.ask(&author, request)).await
         };
         let (written, deleted) = tokio::join!(

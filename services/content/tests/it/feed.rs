@@ -55,7 +55,7 @@ on_both! {
         };
         let first = world.posts.clone().create_post(world.ask(&author, request)).await.unwrap().into_inner();
         world.publish(&author, &first).await;
-        world.clock.advance(Duration::from_secs(60));
+        world.clock.advance(Duration::from_mins(1));
         let second = world.published(&author, "Second", "").await;
         world.draft(&author, "Draft", "").await;
 
@@ -66,7 +66,8 @@ on_both! {
         assert_eq!(entry.id, format!("urn:uuid:{}", first.id));
         assert_eq!(entry.links[0].href, format!("http://localhost:8080/api/v1/posts/{}", first.id));
         assert_eq!(entry.authors[0].name, "민지");
-        assert_eq!(entry.categories.iter().map(|category| category.term.as_str()).collect::<Vec<_>>(), ["Rust", "게임 & 커뮤니티"]);
+        let terms: Vec<_> = entry.categories.iter().map(|category| category.term.as_str()).collect();
+        assert_eq!(terms, ["Rust", "게임 & 커뮤니티"]);
         let content = entry.content.as_ref().unwrap();
         assert_eq!((content.content_type.as_deref(), content.lang.as_deref()), (Some("html"), Some("ko")));
         let html = content.value.as_deref().unwrap();

@@ -1,8 +1,8 @@
 //! Bad input: each is refused with its reason and field, and changes nothing.
 
 use contracts::content::v1::{
-    CreatePostRequest, DiffPostVersionsRequest, GetPostRequest, GetPostVersionRequest, ListPostVersionsRequest, ListPostsRequest,
-    LookUpPostRequest, Post, PublishPostRequest, SearchPostsRequest, UpdatePostRequest,
+    CreatePostRequest, DiffPostVersionsRequest, GetPostRequest, GetPostVersionRequest, ListPostVersionsRequest,
+    ListPostsRequest, LookUpPostRequest, Post, PublishPostRequest, SearchPostsRequest, UpdatePostRequest,
 };
 use status::Reason::{self, InvalidFields, PageTokenInvalid};
 use tonic::Request;

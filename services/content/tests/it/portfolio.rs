@@ -107,7 +107,7 @@ on_both! {
             ..Portfolio::default()
         };
         let first = write(&world, &person, given.clone(), &[]).await.unwrap().into_inner();
-        assert_eq!((first.headline.as_str(), &first.links, first.id.as_str()), ("Systems, 게임", &given.links, person.id.to_string().as_str()));
+        assert_eq!((&first.headline, &first.links, &first.id), (&given.headline, &given.links, &person.id.to_string()));
         assert!(first.html.contains("<h1>") && !first.html.contains("script"), "{}", first.html);
         assert_eq!(get(&world, &person).await.unwrap().into_inner(), first);
 
@@ -181,7 +181,8 @@ on_both! {
             let request = CreateResumeEntryRequest { markdown: long.clone(), ..work(&person, &number.to_string(), "2020-01", "") };
             add(&world, &person, request).await.unwrap();
         }
-        let request = ListResumeEntriesRequest { user_id: person.id.to_string(), page_size: 100, ..ListResumeEntriesRequest::default() };
+        let user_id = person.id.to_string();
+        let request = ListResumeEntriesRequest { user_id, page_size: 100, ..ListResumeEntriesRequest::default() };
         let page = client(&world).list_resume_entries(Request::new(request)).await.unwrap().into_inner();
         assert!(page.entries.len() < count && !page.next_page_token.is_empty(), "{}", page.entries.len());
         assert_eq!(titles(&world, &person, 100).await.len(), count);
@@ -225,7 +226,8 @@ on_both! {
 
     async fn an_entry_is_changed_and_deleted_in_view_of_its_etag(world: World) {
         let person = world.member("A");
-        let request = CreateResumeEntryRequest { request_id: "r".to_owned(), markdown: "*x*".to_owned(), ..work(&person, "t", "2020-06", "") };
+        let (request_id, markdown) = ("r".to_owned(), "*x*".to_owned());
+        let request = CreateResumeEntryRequest { request_id, markdown, ..work(&person, "t", "2020-06", "") };
         let entry = add(&world, &person, request.clone()).await.unwrap().into_inner();
         assert_eq!(add(&world, &person, request.clone()).await.unwrap().into_inner(), entry);
         let other = CreateResumeEntryRequest { title: "u".to_owned(), ..request };

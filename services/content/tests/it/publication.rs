@@ -60,7 +60,7 @@ on_both! {
     async fn a_scheduled_post_is_published_at_its_time_and_once(world: World) {
         let author = world.member("A");
         let draft = world.draft(&author, "Title", "text").await;
-        let scheduled = schedule(&world, &author, &draft, Duration::from_secs(60)).await;
+        let scheduled = schedule(&world, &author, &draft, Duration::from_mins(1)).await;
         assert_eq!(scheduled.state(), State::Scheduled);
         assert!(!is_public(&world, &draft).await);
         world.clock.advance(Duration::from_secs(59));
@@ -85,13 +85,13 @@ on_both! {
         let author = world.member("A");
         let [kept, moved, dropped] = [world.draft(&author, "1", "").await, world.draft(&author, "2", "").await, world.draft(&author, "3", "").await];
         for post in [&kept, &moved, &dropped] {
-            schedule(&world, &author, post, Duration::from_secs(60)).await;
+            schedule(&world, &author, post, Duration::from_mins(1)).await;
         }
         schedule(&world, &author, &moved, Duration::from_hours(2)).await;
         let unpublish = UnpublishPostRequest { post_id: dropped.id.clone(), ..UnpublishPostRequest::default() };
         world.posts.clone().unpublish_post(world.ask(&author, unpublish)).await.unwrap();
         let clock = world.clock.clone();
-        clock.advance(Duration::from_secs(3_600));
+        clock.advance(Duration::from_hours(1));
         world.restart().await;
         eventually("it was published", async || is_public(&world, &kept).await).await;
         assert!(!is_public(&world, &moved).await && !is_public(&world, &dropped).await);

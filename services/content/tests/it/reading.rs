@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use contracts::content::v1::look_up_post_request::By;
 use contracts::content::v1::post::State;
-use contracts::content::v1::{CreatePostRequest, GetPostRequest, ListPostsRequest, LookUpPostRequest, Post, UpdatePostRequest};
+use contracts::content::v1::{
+    CreatePostRequest, GetPostRequest, ListPostsRequest, LookUpPostRequest, Post, UpdatePostRequest,
+};
 use status::Reason;
 use tonic::{Request, Response, Status};
 

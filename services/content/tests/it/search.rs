@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use contracts::content::v1::search_posts_response::Result as Found;
 use contracts::content::v1::{
-    CreatePostRequest, ImportPostsRequest, Post, SearchPostsRequest, SearchPostsResponse, UnpublishPostRequest, UpdatePostRequest,
+    CreatePostRequest, ImportPostsRequest, Post, SearchPostsRequest, SearchPostsResponse, UnpublishPostRequest,
+    UpdatePostRequest,
 };
 use status::Reason;
 use tonic::Request;
@@ -36,7 +37,8 @@ fn long_document() -> String {
         if number == 1_300 {
             text.push_str("여기가 반딧불이골짜기 어귀다.\n\n");
         }
-        let _ = write!(text, "문단 {number}: 나루를 건너면 다음 마을이 나오고, 그 마을을 지나면 또 하나의 고개가 나온다. ");
+        let _ =
+            write!(text, "문단 {number}: 나루를 건너면 다음 마을이 나오고, 그 마을을 지나면 또 하나의 고개가 나온다. ");
     }
     text.push_str("\n\n끝에는 청어구이골목 하나가 있다.");
     text
@@ -46,14 +48,24 @@ async fn fill(world: &World) -> Vec<(String, String)> {
     let long = ("긴 여정".to_owned(), long_document());
     let short = KOREAN.lines().map(|line| line.split_once('|').expect("a title and a text"));
     let posts: Vec<_> = short.map(|(title, text)| (title.to_owned(), text.to_owned())).chain([long]).collect();
-    let requests: Vec<_> = posts.iter().enumerate().map(|(at, (title, text))| ImportPostsRequest {
-        source_id: at.to_string(),
-        title: title.clone(),
-        markdown: text.clone(),
-        publish_time: Some(ids::Clock::now(world.clock.as_ref()).into()),
-        ..ImportPostsRequest::default()
-    }).collect();
-    let answer = world.posts.clone().import_posts(world.ask(&world.admin(), tokio_stream::iter(requests))).await.unwrap().into_inner();
+    let requests: Vec<_> = posts
+        .iter()
+        .enumerate()
+        .map(|(at, (title, text))| ImportPostsRequest {
+            source_id: at.to_string(),
+            title: title.clone(),
+            markdown: text.clone(),
+            publish_time: Some(ids::Clock::now(world.clock.as_ref()).into()),
+            ..ImportPostsRequest::default()
+        })
+        .collect();
+    let answer = world
+        .posts
+        .clone()
+        .import_posts(world.ask(&world.admin(), tokio_stream::iter(requests)))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(usize::try_from(answer.imported).unwrap(), posts.len(), "{:?}", answer.refused);
     posts
 }

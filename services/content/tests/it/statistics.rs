@@ -1,6 +1,8 @@
 //! Posts are liked and seen.
 
-use contracts::content::v1::{GetPostStatisticsRequest, LikePostRequest, Post, PostStatistics, RecordViewRequest, UnlikePostRequest};
+use contracts::content::v1::{
+    GetPostStatisticsRequest, LikePostRequest, Post, PostStatistics, RecordViewRequest, UnlikePostRequest,
+};
 use status::Reason;
 use tonic::Request;
 

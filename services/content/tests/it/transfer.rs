@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use contracts::content::v1::look_up_post_request::By;
 use contracts::content::v1::{
-    DeletePostRequest, ExportPostsRequest, ExportPostsResponse, ImportPostsRequest, ImportPostsResponse, ListPostVersionsRequest,
-    ListPostsRequest, LookUpPostRequest, Post,
+    DeletePostRequest, ExportPostsRequest, ExportPostsResponse, ImportPostsRequest, ImportPostsResponse,
+    ListPostVersionsRequest, ListPostsRequest, LookUpPostRequest, Post,
 };
 use ids::Timestamp;
 use status::Reason;
@@ -33,7 +33,8 @@ async fn import(world: &World, admin: &Person, posts: Vec<ImportPostsRequest>) -
 }
 
 async fn export(world: &World, admin: &Person) -> Vec<ExportPostsResponse> {
-    let mut stream = world.posts.clone().export_posts(world.ask(admin, ExportPostsRequest {})).await.unwrap().into_inner();
+    let mut stream =
+        world.posts.clone().export_posts(world.ask(admin, ExportPostsRequest {})).await.unwrap().into_inner();
     let mut exported = Vec::new();
     while let Some(post) = stream.message().await.unwrap() {
         exported.push(post);

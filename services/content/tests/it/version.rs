@@ -2,7 +2,8 @@
 
 use contracts::content::v1::diff_post_versions_response::line::Change;
 use contracts::content::v1::{
-    DiffPostVersionsRequest, GetPostVersionRequest, ListPostVersionsRequest, Post, RestorePostVersionRequest, UpdatePostRequest,
+    DiffPostVersionsRequest, GetPostVersionRequest, ListPostVersionsRequest, Post, RestorePostVersionRequest,
+    UpdatePostRequest,
 };
 use status::Reason;
 
@@ -10,7 +11,12 @@ use crate::on_both;
 use crate::world::{Person, World, assert_refused};
 
 async fn edit(world: &World, person: &Person, post: &Post, title: &str, markdown: &str) -> Post {
-    let change = Post { title: title.to_owned(), markdown: markdown.to_owned(), tags: vec![title.to_owned()], ..Post::default() };
+    let change = Post {
+        title: title.to_owned(),
+        markdown: markdown.to_owned(),
+        tags: vec![title.to_owned()],
+        ..Post::default()
+    };
     let request = UpdatePostRequest { post_id: post.id.clone(), post: Some(change), update_mask: None };
     world.posts.clone().update_post(world.ask(person, request)).await.unwrap().into_inner()
 }

@@ -136,7 +136,11 @@ impl World {
 
     /// A draft of this person.
     pub async fn draft(&self, person: &Person, title: &str, markdown: &str) -> Post {
-        let request = CreatePostRequest { title: title.to_owned(), markdown: markdown.to_owned(), ..CreatePostRequest::default() };
+        let request = CreatePostRequest {
+            title: title.to_owned(),
+            markdown: markdown.to_owned(),
+            ..CreatePostRequest::default()
+        };
         self.posts.clone().create_post(self.ask(person, request)).await.expect("a draft").into_inner()
     }
 

@@ -11,12 +11,12 @@ use status::Reason;
 use crate::on_both;
 use crate::world::{Person, World, assert_refused, eventually, refusal};
 
-fn mask(paths: &[&str]) -> Option<FieldMask> {
-    Some(FieldMask { paths: paths.iter().map(ToString::to_string).collect() })
+fn mask(paths: &[&str]) -> FieldMask {
+    FieldMask { paths: paths.iter().map(ToString::to_string).collect() }
 }
 
-fn update(post: &Post, change: Post, paths: Option<FieldMask>) -> UpdatePostRequest {
-    UpdatePostRequest { post_id: post.id.clone(), post: Some(change), update_mask: paths }
+fn update(post: &Post, change: Post, paths: impl Into<Option<FieldMask>>) -> UpdatePostRequest {
+    UpdatePostRequest { post_id: post.id.clone(), post: Some(change), update_mask: paths.into() }
 }
 
 async fn get(world: &World, person: &Person, id: &str) -> Result<tonic::Response<Post>, tonic::Status> {

@@ -101,10 +101,8 @@ pub(super) async fn update(
     if fields.contains("title") && given.title.is_empty() {
         return Err(Error::field("entry.title", "an entry needs a title"));
     }
-    let prepared = match fields.contains("markdown") {
-        true => Some(prepare(&given.markdown, "entry.markdown").await?),
-        false => None,
-    };
+    let prepared =
+        if fields.contains("markdown") { Some(prepare(&given.markdown, "entry.markdown").await?) } else { None };
 
     let mut tx = content.db.begin().await?;
     let mut entry = lock(&mut tx, owner, &message.entry_id, &given.etag).await?;
@@ -181,9 +179,10 @@ fn end(text: &str, field: &str) -> Result<Option<Month>> {
 
 /// The period with what was given of it. An end that comes to lie before the start is said of the field that was changed.
 fn period(before: &Period, given: &proto::ResumeEntry, changes: impl Fn(&str) -> bool) -> Result<Period> {
-    let start = match changes("start_month") {
-        true => Month::parse(&given.start_month).in_field("entry.startMonth")?,
-        false => before.start().clone(),
+    let start = if changes("start_month") {
+        Month::parse(&given.start_month).in_field("entry.startMonth")?
+    } else {
+        before.start().clone()
     };
     if !changes("end_month") {
         let end = before.end().cloned();

@@ -7,8 +7,8 @@ use store::page;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response};
 
-use super::permitted;
 use super::super::{Content, PAGE_BUDGET, id, optional_id, proto, viewer};
+use super::permitted;
 use crate::alias::Alias;
 use crate::error::{Error, InField, Result};
 use crate::permit::{PostRule, Viewer};
@@ -26,7 +26,10 @@ pub(super) async fn get(content: &Content, request: Request<proto::GetPostReques
     Ok(Response::new(permitted(post, PostRule::Visible, viewer)?.into()))
 }
 
-pub(super) async fn look_up(content: &Content, request: Request<proto::LookUpPostRequest>) -> Result<Response<proto::Post>> {
+pub(super) async fn look_up(
+    content: &Content,
+    request: Request<proto::LookUpPostRequest>,
+) -> Result<Response<proto::Post>> {
     let viewer = viewer(&request)?;
     let mut conn = content.db.read().await?;
     let (id, slug) = match request.into_inner().by {
@@ -56,7 +59,10 @@ pub(super) async fn look_up(content: &Content, request: Request<proto::LookUpPos
     Ok(response)
 }
 
-pub(super) async fn list(content: &Content, request: Request<proto::ListPostsRequest>) -> Result<Response<proto::ListPostsResponse>> {
+pub(super) async fn list(
+    content: &Content,
+    request: Request<proto::ListPostsRequest>,
+) -> Result<Response<proto::ListPostsResponse>> {
     let viewer = viewer(&request)?;
     let caller = Caller::of(&request)?;
     let message = request.into_inner();
@@ -74,7 +80,11 @@ pub(super) async fn list(content: &Content, request: Request<proto::ListPostsReq
     let after: Option<Cursor> = content.tokens.read(&scope, &message.page_token)?;
     let size = i64::try_from(page::size(message.page_size)).unwrap_or(i64::MAX);
     let page = tables::listing::page(&mut content.db.read().await?, &filter, after, size, PAGE_BUDGET).await?;
-    let next = page.posts.last().filter(|_| page.more).map(|last| content.tokens.issue(&scope, &Cursor::behind(last, filter.order)));
+    let next = page
+        .posts
+        .last()
+        .filter(|_| page.more)
+        .map(|last| content.tokens.issue(&scope, &Cursor::behind(last, filter.order)));
     Ok(Response::new(proto::ListPostsResponse {
         posts: page.posts.into_iter().map(Into::into).collect(),
         next_page_token: next.unwrap_or_default(),
@@ -114,6 +124,9 @@ fn order(order_by: &str, state: State) -> Result<Order> {
     };
     match (by, words.next()) {
         (Some(by), None) => Ok(Order { by, descending }),
-        _ => Err(Error::field("orderBy", "is not one of publish_time, create_time, update_time, each with asc or desc behind it")),
+        _ => Err(Error::field(
+            "orderBy",
+            "is not one of publish_time, create_time, update_time, each with asc or desc behind it",
+        )),
     }
 }

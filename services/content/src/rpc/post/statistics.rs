@@ -10,7 +10,10 @@ use crate::store as tables;
 use crate::store::statistics::Statistics;
 use crate::view::Full;
 
-pub(super) async fn like(content: &Content, request: Request<proto::LikePostRequest>) -> Result<Response<proto::PostStatistics>> {
+pub(super) async fn like(
+    content: &Content,
+    request: Request<proto::LikePostRequest>,
+) -> Result<Response<proto::PostStatistics>> {
     let viewer = person(&request)?;
     let post = visible(content, &request.get_ref().post_id, Some(viewer)).await?;
     let mut tx = content.db.begin().await?;
@@ -19,7 +22,10 @@ pub(super) async fn like(content: &Content, request: Request<proto::LikePostRequ
     Ok(Response::new(statistics.into()))
 }
 
-pub(super) async fn unlike(content: &Content, request: Request<proto::UnlikePostRequest>) -> Result<Response<proto::PostStatistics>> {
+pub(super) async fn unlike(
+    content: &Content,
+    request: Request<proto::UnlikePostRequest>,
+) -> Result<Response<proto::PostStatistics>> {
     let viewer = person(&request)?;
     let post = visible(content, &request.get_ref().post_id, Some(viewer)).await?;
     let mut tx = content.db.begin().await?;
@@ -37,7 +43,10 @@ pub(super) async fn record_view(content: &Content, request: Request<proto::Recor
     Ok(Response::new(()))
 }
 
-pub(super) async fn get(content: &Content, request: Request<proto::GetPostStatisticsRequest>) -> Result<Response<proto::PostStatistics>> {
+pub(super) async fn get(
+    content: &Content,
+    request: Request<proto::GetPostStatisticsRequest>,
+) -> Result<Response<proto::PostStatistics>> {
     let viewer = viewer(&request)?;
     let post = visible(content, &request.get_ref().post_id, viewer).await?;
     let statistics = tables::statistics::find(&mut content.db.read().await?, post).await?;

@@ -57,12 +57,17 @@ pub(super) async fn import(
             }
             Err(error) => Problem::from(error),
         };
-        if matches!(problem.reason(), Reason::Internal | Reason::Unavailable | Reason::DeadlineExceeded | Reason::Cancelled) {
+        if matches!(
+            problem.reason(),
+            Reason::Internal | Reason::Unavailable | Reason::DeadlineExceeded | Reason::Cancelled
+        ) {
             // Not this post's fault: what came before is written, and the whole can be tried again.
             return Err(problem.into());
         }
         if answer.refused.len() >= MAX_REFUSALS {
-            return Err(Problem::new(Reason::LimitReached).message(format!("More than {MAX_REFUSALS} posts were refused")).into());
+            return Err(Problem::new(Reason::LimitReached)
+                .message(format!("More than {MAX_REFUSALS} posts were refused"))
+                .into());
         }
         let source_id = source_id.chars().take(400).collect();
         answer.refused.push(proto::import_posts_response::Refused { source_id, reason: why(&problem) });
@@ -72,12 +77,21 @@ pub(super) async fn import(
 
 /// A refusal in one line.
 fn why(problem: &Problem) -> String {
-    let violations: Vec<_> = problem.violation_list().iter().map(|violation| format!("{}: {}", violation.field, violation.description)).collect();
+    let violations: Vec<_> = problem
+        .violation_list()
+        .iter()
+        .map(|violation| format!("{}: {}", violation.field, violation.description))
+        .collect();
     let text = if violations.is_empty() { problem.text().to_owned() } else { violations.join("; ") };
     format!("{}: {text}", problem.reason().name()).chars().take(500).collect()
 }
 
-async fn import_one(content: &Content, viewer: Viewer, author: &Author, message: proto::ImportPostsRequest) -> Result<Outcome> {
+async fn import_one(
+    content: &Content,
+    viewer: Viewer,
+    author: &Author,
+    message: proto::ImportPostsRequest,
+) -> Result<Outcome> {
     let violations = violations(&message);
     if !violations.is_empty() {
         return Err(Problem::new(Reason::InvalidFields).violations(violations).into());
@@ -108,18 +122,26 @@ async fn import_one(content: &Content, viewer: Viewer, author: &Author, message:
     let now = content.source.now();
     let mut post = match tables::source::lock(&mut tx, &import.source_id).await? {
         None => {
-            let wish = if import.slug.is_empty() { Slug::of_title(&body.title, "post") } else { Slug::parse(&import.slug).in_field("slug")? };
-            let mut post = Post::draft(content.source.id(), author.clone(), body, &prepared.rendered, wish.clone(), now);
+            let wish = if import.slug.is_empty() {
+                Slug::of_title(&body.title, "post")
+            } else {
+                Slug::parse(&import.slug).in_field("slug")?
+            };
+            let mut post =
+                Post::draft(content.source.id(), author.clone(), body, &prepared.rendered, wish.clone(), now);
             write::insert(content, &mut tx, &mut post, viewer, &prepared, Wish::Like(wish)).await?;
             if !tables::source::insert(&mut tx, &import.source_id, post.id, &hash).await? {
-                return Err(Problem::new(Reason::Unavailable).message("The same post is being imported by another call").into());
+                return Err(Problem::new(Reason::Unavailable)
+                    .message("The same post is being imported by another call")
+                    .into());
             }
             post
         }
         Some((_, before)) if before == hash.0 => return Ok(Outcome::Unchanged),
         Some((id, _)) => {
             let post = tables::post::lock(&mut tx, id).await?.filter(|post| post.delete_time.is_none());
-            let mut post = post.ok_or_else(|| Problem::new(Reason::StateConflict).message("The post was deleted here"))?;
+            let mut post =
+                post.ok_or_else(|| Problem::new(Reason::StateConflict).message("The post was deleted here"))?;
             write::edit(content, &mut tx, &mut post, viewer, body, Some(&prepared)).await?;
             tables::source::update(&mut tx, &import.source_id, &hash).await?;
             post
@@ -139,7 +161,8 @@ fn parse(message: proto::ImportPostsRequest) -> Result<Import> {
         return Err(Error::field("markdown", format!("has more than {MAX_MARKDOWN} bytes")));
     }
     let publish_time = message.publish_time.ok_or_else(|| Error::field("publishTime", "is required"))?;
-    let aliases = message.aliases.iter().enumerate().map(|(at, path)| Alias::parse(path).in_field(format!("aliases[{at}]")));
+    let aliases =
+        message.aliases.iter().enumerate().map(|(at, path)| Alias::parse(path).in_field(format!("aliases[{at}]")));
     Ok(Import {
         aliases: aliases.collect::<Result<_>>()?,
         publish_time: Timestamp::try_from(publish_time).in_field("publishTime")?,

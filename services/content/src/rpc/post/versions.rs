@@ -32,14 +32,20 @@ pub(super) async fn list(
     let size = i64::try_from(page::size(message.page_size)).unwrap_or(i64::MAX);
     let versions = tables::version::list(&mut content.db.read().await?, post, before, size, PAGE_BUDGET).await?;
     // Versions are numbered without gaps, down to 1.
-    let next = versions.last().filter(|last| last.number > 1).map(|last| content.tokens.issue(&scope, &Cursor { before: last.number }));
+    let next = versions
+        .last()
+        .filter(|last| last.number > 1)
+        .map(|last| content.tokens.issue(&scope, &Cursor { before: last.number }));
     Ok(Response::new(proto::ListPostVersionsResponse {
         versions: versions.into_iter().map(Into::into).collect(),
         next_page_token: next.unwrap_or_default(),
     }))
 }
 
-pub(super) async fn get(content: &Content, request: Request<proto::GetPostVersionRequest>) -> Result<Response<proto::PostVersion>> {
+pub(super) async fn get(
+    content: &Content,
+    request: Request<proto::GetPostVersionRequest>,
+) -> Result<Response<proto::PostVersion>> {
     let viewer = person(&request)?;
     let message = request.into_inner();
     let post = readable(content, &message.post_id, viewer).await?;
@@ -63,7 +69,10 @@ pub(super) async fn diff(
     }))
 }
 
-pub(super) async fn restore(content: &Content, request: Request<proto::RestorePostVersionRequest>) -> Result<Response<proto::Post>> {
+pub(super) async fn restore(
+    content: &Content,
+    request: Request<proto::RestorePostVersionRequest>,
+) -> Result<Response<proto::Post>> {
     let viewer = person(&request)?;
     let message = request.into_inner();
     let id = readable(content, &message.post_id, viewer).await?;

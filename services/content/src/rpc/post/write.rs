@@ -6,8 +6,8 @@ use ids::{CategoryId, PostId, Timestamp};
 use store::Tx;
 use tonic::{Request, Response};
 
-use super::permitted;
 use super::super::{Content, Once, Prepared, id, optional_id, person, prepare, proto, tags};
+use super::permitted;
 use crate::error::{Error, InField, Result};
 use crate::etag;
 use crate::events::emit;
@@ -48,7 +48,10 @@ impl Wish {
     }
 }
 
-pub(super) async fn create(content: &Content, request: Request<proto::CreatePostRequest>) -> Result<Response<proto::Post>> {
+pub(super) async fn create(
+    content: &Content,
+    request: Request<proto::CreatePostRequest>,
+) -> Result<Response<proto::Post>> {
     let viewer = person(&request)?;
     let message = request.into_inner();
     let once = Once::new(viewer, CREATE, &message.request_id, &message);
@@ -79,7 +82,14 @@ pub(super) async fn create(content: &Content, request: Request<proto::CreatePost
 }
 
 /// Writes a new post with all that belongs to it, and tells of it.
-pub(super) async fn insert(content: &Content, tx: &mut Tx, post: &mut Post, editor: Viewer, prepared: &Prepared, wish: Wish) -> Result<()> {
+pub(super) async fn insert(
+    content: &Content,
+    tx: &mut Tx,
+    post: &mut Post,
+    editor: Viewer,
+    prepared: &Prepared,
+    wish: Wish,
+) -> Result<()> {
     tables::post::insert(tx, post, &prepared.rendered).await?;
     post.rename(wish.claim(tx, post.id).await?);
     tables::post::update(tx, post, None).await?;
@@ -116,12 +126,20 @@ pub(super) async fn edit(
 }
 
 fn version(post: &Post, editor: Viewer) -> Version {
-    Version { post: post.id, number: post.version, editor: editor.id, body: post.body.clone(), create_time: post.update_time }
+    Version {
+        post: post.id,
+        number: post.version,
+        editor: editor.id,
+        body: post.body.clone(),
+        create_time: post.update_time,
+    }
 }
 
 async fn check_category(tx: &mut Tx, category: Option<CategoryId>, field: &str) -> Result<()> {
     match category {
-        Some(category) if !tables::category::exists(tx, category).await? => Err(Error::field(field, "there is no such category")),
+        Some(category) if !tables::category::exists(tx, category).await? => {
+            Err(Error::field(field, "there is no such category"))
+        }
         _ => Ok(()),
     }
 }
@@ -133,7 +151,10 @@ pub(super) async fn lock(tx: &mut Tx, id: PostId, rule: PostRule, viewer: Viewer
     Ok(post)
 }
 
-pub(super) async fn update(content: &Content, request: Request<proto::UpdatePostRequest>) -> Result<Response<proto::Post>> {
+pub(super) async fn update(
+    content: &Content,
+    request: Request<proto::UpdatePostRequest>,
+) -> Result<Response<proto::Post>> {
     let viewer = person(&request)?;
     let message = request.into_inner();
     let id: PostId = id(&message.post_id, "postId")?;
@@ -145,7 +166,8 @@ pub(super) async fn update(content: &Content, request: Request<proto::UpdatePost
     // Rendered before the transaction, which holds up others, but not for those who may not write anyway.
     let seen = tables::post::find(&mut content.db.read().await?, id).await?;
     etag::check(&given.etag, permitted(seen, PostRule::AuthorOrModerator, Some(viewer))?.revision)?;
-    let prepared = if fields.contains("markdown") { Some(prepare(&given.markdown, "post.markdown").await?) } else { None };
+    let prepared =
+        if fields.contains("markdown") { Some(prepare(&given.markdown, "post.markdown").await?) } else { None };
 
     let mut tx = content.db.begin().await?;
     let mut post = lock(&mut tx, id, PostRule::AuthorOrModerator, viewer, &given.etag).await?;
@@ -203,7 +225,10 @@ pub(super) async fn delete(content: &Content, request: Request<proto::DeletePost
     Ok(Response::new(()))
 }
 
-pub(super) async fn undelete(content: &Content, request: Request<proto::UndeletePostRequest>) -> Result<Response<proto::Post>> {
+pub(super) async fn undelete(
+    content: &Content,
+    request: Request<proto::UndeletePostRequest>,
+) -> Result<Response<proto::Post>> {
     let viewer = person(&request)?;
     let mut tx = content.db.begin().await?;
     let mut post = lock_deleted(&mut tx, &request.get_ref().post_id, viewer).await?;
@@ -222,7 +247,10 @@ async fn lock_deleted(tx: &mut Tx, post_id: &str, viewer: Viewer) -> Result<Post
     Ok(post)
 }
 
-pub(super) async fn publish(content: &Content, request: Request<proto::PublishPostRequest>) -> Result<Response<proto::Post>> {
+pub(super) async fn publish(
+    content: &Content,
+    request: Request<proto::PublishPostRequest>,
+) -> Result<Response<proto::Post>> {
     let viewer = person(&request)?;
     let message = request.into_inner();
     let at = message.publish_at.map(Timestamp::try_from).transpose().in_field("publishAt")?;
@@ -233,7 +261,10 @@ pub(super) async fn publish(content: &Content, request: Request<proto::PublishPo
     Ok(Response::new(post.into()))
 }
 
-pub(super) async fn unpublish(content: &Content, request: Request<proto::UnpublishPostRequest>) -> Result<Response<proto::Post>> {
+pub(super) async fn unpublish(
+    content: &Content,
+    request: Request<proto::UnpublishPostRequest>,
+) -> Result<Response<proto::Post>> {
     let viewer = person(&request)?;
     let message = request.into_inner();
     let mut tx = content.db.begin().await?;
