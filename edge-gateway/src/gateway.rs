@@ -136,7 +136,7 @@ impl Destination {
             };
         }
         if let Some(passthrough) = proxy::find(path) {
-            return if proxy::allows(passthrough, method) {
+            return if passthrough.allows(method.as_str()) {
                 Self::Passthrough(passthrough)
             } else {
                 Self::other_methods(passthrough.methods.iter().copied())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{body::Body, extract::Request, response::Response};
 use contracts::{LimitClass, PASSTHROUGHS, Passthrough};
-use http::{Method, Uri};
+use http::Uri;
 use status::Problem;
 use tower::ServiceExt;
 
@@ -24,13 +24,6 @@ pub(crate) fn find(path: &str) -> Option<&'static Passthrough> {
     PASSTHROUGHS.iter().find(|passthrough| {
         passthrough.path == path && passthrough.workloads.iter().any(|workload| matches!(*workload, crate::NAME | "*"))
     })
-}
-
-pub(crate) fn allows(passthrough: &Passthrough, method: &Method) -> bool {
-    passthrough
-        .methods
-        .iter()
-        .any(|allowed| *allowed == method.as_str() || (*allowed == "GET" && *method == Method::HEAD))
 }
 
 pub(crate) async fn handle(

@@ -134,6 +134,13 @@ pub struct Passthrough {
     pub owner: &'static str,
 }
 
+impl Passthrough {
+    /// Whether the HTTP method is let through. HEAD is wherever GET is (RFC 9110, section 9.3.2).
+    pub fn allows(&self, method: &str) -> bool {
+        self.methods.contains(&if method == "HEAD" { "GET" } else { method })
+    }
+}
+
 /// What a person may do; a higher role includes the lower ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {

@@ -105,7 +105,7 @@ impl Authorizer {
         }
         let verb = request.method.as_str();
         let passthrough = PASSTHROUGHS.iter().find(|passthrough| {
-            passthrough.path == path && ours(passthrough.owner) && passthrough.methods.contains(&verb)
+            passthrough.path == path && ours(passthrough.owner) && passthrough.allows(verb)
         });
         let built_in = BUILT_IN.iter().find(|(prefix, _)| path.starts_with(prefix));
         match (passthrough, built_in) {

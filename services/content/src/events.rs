@@ -1,6 +1,6 @@
 //! What content tells others, and what it hears from them.
 //!
-//! It emits `content.post.*` with the post's revision as their version. It hears of renamed authors (`auth.user.updated`), whose new
+//! It emits `content.post.*` with the post's revision as their version (`content.tag.*` are emitted where tags are changed). It hears of renamed authors (`auth.user.updated`), whose new
 //! names it fetches, and of those who are shut out or let in again (`auth.user.suspended`, `auth.user.reinstated`).
 
 use contracts::Event;

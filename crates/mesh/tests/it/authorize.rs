@@ -260,7 +260,9 @@ async fn paths_that_are_passed_through_have_their_own_workloads_and_methods() {
         world.channel(workload, "auth", &auth).await.oneshot(request).await.unwrap()
     };
     assert_eq!(call("content", "GET", "/oauth2/jwks").await.status(), StatusCode::OK);
+    assert_eq!(call("content", "HEAD", "/oauth2/jwks").await.status(), StatusCode::OK);
     assert_eq!(call("content", "POST", "/oauth2/jwks").await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(call("edge-gateway", "HEAD", "/oauth2/token").await.status(), StatusCode::NOT_FOUND);
     assert_eq!(call("content", "POST", "/oauth2/token").await.status(), StatusCode::FORBIDDEN);
     assert_eq!(call("edge-gateway", "GET", "/secret").await.status(), StatusCode::NOT_FOUND);
     let answer = call("edge-gateway", "POST", "/oauth2/token").await;
