@@ -3,7 +3,7 @@
 mod settings;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -67,6 +67,7 @@ pub async fn run(options: Options) -> Result<()> {
     let began = Instant::now();
     let stop = chassis::drain_on_signal()?;
     let data = open_directory(&options.data.data_dir)?;
+    let _lock = lock(&data)?;
     let telemetry = telemetry::init(&telemetry::Settings {
         format: Format::Auto,
         filter: options.log.clone(),
@@ -215,6 +216,19 @@ fn open_directory(path: &Path) -> Result<PathBuf> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(context)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).with_context(context)?;
     path.canonicalize().with_context(context)
+}
+
+/// Makes sure that nobody else works in the directory. The lock ends with the process, however it ends.
+fn lock(data: &Path) -> Result<File> {
+    let path = data.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    file.try_lock().with_context(|| {
+        format!(
+            "another `guildhall dev` runs on {}: end it, or choose another directory with --data-dir DIR",
+            data.display()
+        )
+    })?;
+    Ok(file)
 }
 
 fn master_key(data: &Path, source: &Source) -> Result<MasterKey> {

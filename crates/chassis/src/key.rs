@@ -42,14 +42,27 @@ impl MasterKey {
         Self::from_hex(text.trim())
     }
 
-    /// Makes a key and writes it to a new file with mode 0600; a file that is there is not touched and an error.
+    /// Makes a key and writes it to a new file with mode 0600; a file that is there is not touched and an error. The file
+    /// appears whole or not at all: half a key, left by a crash, would lock everybody out.
     pub fn create(path: &Path, source: &Source) -> Result<Self, Error> {
-        let failed = |source| Error::File { path: path.to_owned(), source };
         let key = Self(Zeroizing::new(source.bytes()));
-        let mut file = new_private_file(path).map_err(failed)?;
-        key.0.iter().try_for_each(|byte| write!(file, "{byte:02x}")).map_err(failed)?;
-        writeln!(file).and_then(|()| file.sync_all()).map_err(failed)?;
+        key.write(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
         Ok(key)
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let unfinished = path.with_added_extension("new");
+        if let Err(error) = fs::remove_file(&unfinished)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let mut file = new_private_file(&unfinished)?;
+        self.0.iter().try_for_each(|byte| write!(file, "{byte:02x}"))?;
+        writeln!(file)?;
+        file.sync_all()?;
+        fs::hard_link(&unfinished, path)?;
+        fs::remove_file(&unfinished)
     }
 
     /// A key from 64 hexadecimal digits, for instance from an environment variable.

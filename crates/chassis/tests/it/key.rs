@@ -17,6 +17,16 @@ fn a_created_key_is_readable_by_its_owner_alone_and_reads_back() {
 }
 
 #[test]
+fn half_a_key_that_a_crash_left_is_written_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("master.key");
+    std::fs::write(directory.path().join("master.key.new"), "0123").unwrap();
+    let created = MasterKey::create(&path, &Source::system()).unwrap();
+    assert_eq!(created.derive("a purpose"), MasterKey::from_file(&path).unwrap().derive("a purpose"));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn a_key_file_is_never_overwritten() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("master.key");
