@@ -8,20 +8,29 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use http_body::Body as _;
-use status::Reason;
+use status::{Problem, Reason};
 
 use crate::{config::RequestLimits, gateway::Gateway, grpc, problem::Failure};
 
-/// Refuses a request whose address or headers are too large. The listener's own limits are twice as wide: what lies
-/// between them gets a readable problem, what is beyond them a bare status.
+/// Refuses a request whose address or headers are too large, or that does not name one host. The listener's own limits
+/// are twice as wide: what lies between them gets a readable problem, what is beyond them a bare status.
 pub(crate) async fn measure(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
-    match excess(&gateway.config.request, &request) {
-        Some(reason) if grpc::Kind::of(request.headers()).is_some() => grpc::refuse(reason.into()),
-        Some(reason) => Failure::from(reason).into_response(),
+    let refused = excess(&gateway.config.request, &request).map(Problem::from).or_else(|| hostless(&request));
+    match refused {
+        Some(problem) if grpc::Kind::of(request.headers()).is_some() => grpc::refuse(problem),
+        Some(problem) => Failure::from(problem).into_response(),
         None => next.run(request).await,
     }
+}
+
+/// RFC 9112, section 3.2: HTTP/1.1 needs exactly one `Host`. Parties that take different ones for it can be played off
+/// against each other.
+fn hostless(request: &Request) -> Option<Problem> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let ambiguous = hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11);
+    ambiguous.then(|| Problem::new(Reason::MalformedRequest).violation("Host", "must be given once"))
 }
 
 fn excess(limits: &RequestLimits, request: &Request) -> Option<Reason> {

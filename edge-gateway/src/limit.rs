@@ -165,7 +165,7 @@ impl Limiter {
         if level.allowed {
             return Ok(Some(grant));
         }
-        metrics::counter!("edge_rate_limited_total", "class" => grant.class).increment(1);
+        metrics::counter!("guildhall_edge_rate_limited_total", "class" => grant.class).increment(1);
         let problem = Problem::new(Reason::RateLimited).retry_after(level.retry_after);
         Err(Refusal { problem, grant: Some(grant) })
     }

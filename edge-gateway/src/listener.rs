@@ -195,7 +195,7 @@ impl Place {
         let mut places = connections.by_network.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = places.entry(network).or_default();
         if *taken >= connections.config.connection.most_per_address && !trusted {
-            metrics::counter!("edge_connections_refused_total").increment(1);
+            metrics::counter!("guildhall_edge_connections_refused_total").increment(1);
             return None;
         }
         *taken += 1;

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     admission::{self, Admitted},
-    body::{self, Received},
+    body::{self, Outcome, Received},
     deadline::Deadline,
     exchange::Exchange,
     freshness::{self, Live},
@@ -81,11 +81,13 @@ impl Call<'_> {
         let rpc = self.matched.rpc();
         let client = self.gateway.upstreams.client(rpc, self.gateway.config.request.message_bytes).await?;
         let answer = if rpc.client_streaming {
-            let (messages, refused) = self.messages(body)?;
+            let (messages, refused, received) = self.messages(body)?;
             // Whichever comes first: an answer, or a message that cannot be sent. Then the call is dropped, and so cancelled.
             tokio::select! {
                 biased;
-                Ok(problem) = refused => return Err(problem.into()),
+                Ok(problem) = refused => {
+                    return Err(received.error().map_or_else(|| problem.into(), body::Error::into_failure));
+                }
                 answer = client.one(self.metadata(), messages) => answer?,
             }
         } else {
@@ -130,23 +132,25 @@ impl Call<'_> {
         Ok(self.matched.request(self.parts.uri.query(), &self.parts.headers, &body)?)
     }
 
-    /// The request messages as they come in, and the problem with the first of them that cannot be read.
+    /// The request messages as they come in, the problem with the first of them that cannot be read, and what became of
+    /// the body.
     fn messages(
         &self,
         body: Body,
-    ) -> Result<(impl Stream<Item = Bytes> + Send + 'static, oneshot::Receiver<Problem>), Failure> {
+    ) -> Result<(impl Stream<Item = Bytes> + Send + 'static, oneshot::Receiver<Problem>, Outcome), Failure> {
         let limits = &self.gateway.config.request;
         body::check_length(&self.parts.headers, limits.stream_bytes)?;
-        let chunks = Received::new(body, limits.stream_bytes, limits.body_idle).chunks();
-        let messages =
-            self.matched.request_stream(self.parts.uri.query(), &self.parts.headers, chunks, limits.message_bytes)?;
+        let received = Received::new(body, limits.stream_bytes, limits.body_idle);
+        let outcome = received.outcome();
+        let (query, chunks) = (self.parts.uri.query(), received.chunks());
+        let messages = self.matched.request_stream(query, &self.parts.headers, chunks, limits.message_bytes)?;
         let (refuse, refused) = oneshot::channel();
         let messages = messages.scan(Some(refuse), |refuse, message| {
             let message = message.map_err(|problem| refuse.take().map(|refuse| refuse.send(problem)));
             // After a problem the stream stays open until the call is dropped: ended, it would pass for whole.
             async { if let Ok(message) = message { Some(message) } else { future::pending().await } }
         });
-        Ok((messages, refused))
+        Ok((messages, refused, outcome))
     }
 
     fn render(&self, status: StatusCode, declared: HeaderMap, converted: Converted) -> Response {

@@ -9,7 +9,7 @@ use crate::{dev, events, import};
 
 /// The backend of a community and its games: identity and content behind one REST and gRPC edge.
 #[derive(Parser)]
-#[command(name = "guildhall", version, about, arg_required_else_help = false)]
+#[command(name = "guildhall", version, about, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

@@ -88,9 +88,11 @@ async fn serve(
 ) -> Result<()> {
     let source = Source::system();
     let key = master_key(data, &source)?;
-    let settings = Settings::load(options.http, options.config.as_deref(), data, first_password(&key))?;
+    // Derived, so that a start that was cut short does not lose it.
+    let first_password = derived_name(&key, "dev.first-admin");
+    let settings = Settings::load(options.http, options.config.as_deref(), data, first_password)?;
     let agent = Agent::start(agent::Settings {
-        directory: socket_directory(data),
+        directory: socket_directory(data, &key),
         trust_domain: TRUST_DOMAIN.to_owned(),
         namespace: NAMESPACE.to_owned(),
         workloads: WORKLOADS.map(str::to_owned).to_vec(),
@@ -237,20 +239,18 @@ fn master_key(data: &Path, source: &Source) -> Result<MasterKey> {
     key.context("the key that seals what is secret")
 }
 
-/// The first admin's password. It is derived, so that a start that was cut short does not lose it.
-fn first_password(key: &MasterKey) -> String {
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&key.derive("dev.first-admin")[..18])
-}
-
 /// Where the agent's sockets lie: beside the data, unless that path is too long for a socket's address.
-fn socket_directory(data: &Path) -> PathBuf {
+fn socket_directory(data: &Path, key: &MasterKey) -> PathBuf {
     let beside = data.join("agent");
     if beside.as_os_str().len() <= LONGEST_SOCKET_DIRECTORY {
         return beside;
     }
-    let name = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(data.as_os_str().as_encoded_bytes());
-    let end = name.len().saturating_sub(40);
-    std::env::temp_dir().join(format!("guildhall-{}", &name[end..]))
+    std::env::temp_dir().join(format!("guildhall-{}", &derived_name(key, "dev.sockets")[..16]))
+}
+
+/// A text that belongs to this data directory alone and cannot be guessed.
+fn derived_name(key: &MasterKey, purpose: &str) -> String {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&key.derive(purpose)[..18])
 }
 
 /// Waits until every part says that it is ready, keys included.

@@ -14,12 +14,16 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Files that only define options: they are read here and need no Rust code.
-const OPTIONS_ONLY: [&str; 4] = [
+/// What no file imports, but reflection must know: grpcurl shows the details of an error by it.
+const ERROR_DETAILS: &str = "google/rpc/error_details.proto";
+
+/// Files that need no Rust code: options are read here, and `tonic-types` has the details of errors.
+const WITHOUT_CODE: [&str; 5] = [
     "buf/validate/validate.proto",
     "google/api/annotations.proto",
     "google/api/field_behavior.proto",
     "google/api/http.proto",
+    ERROR_DETAILS,
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -31,7 +35,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let mut compiler = protox::Compiler::new(&includes)?;
-    compiler.include_imports(true).include_source_info(true).open_files(proto_files(&includes[0])?)?;
+    compiler
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(proto_files(&includes[0])?)?
+        .open_file(ERROR_DETAILS)?;
     let pool = compiler.descriptor_pool();
 
     let generated = generate::generate(&pool).map_err(|faults| faults.join("\n"))?;
@@ -41,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
     let mut files = compiler.file_descriptor_set();
-    files.file.retain(|file| !OPTIONS_ONLY.contains(&file.name()));
+    files.file.retain(|file| !WITHOUT_CODE.contains(&file.name()));
     let mut config = prost_build::Config::new();
     config.disable_comments([".google"]);
     tonic_prost_build::configure()

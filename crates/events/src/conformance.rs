@@ -2,7 +2,7 @@
 //!
 //! A new bus is held against it by one line in a test of its own:
 //!
-//! ```ignore
+//! ```text
 //! events::conformance!(async |log: &Db, source: Source, retry: Retry| -> Arc<dyn Bus> { … });
 //! ```
 //!

@@ -11,7 +11,7 @@
 //! # To consume an event
 //! Implement [`Handler`] and subscribe it under a name of its own:
 //!
-//! ```ignore
+//! ```text
 //! #[async_trait]
 //! impl Handler for AuthorNames {
 //!     async fn handle(&self, event: &Envelope) -> Result<(), Failure> {

@@ -104,9 +104,9 @@ impl Authorizer {
             return if ours(method.owner) { Target::Method(method) } else { Target::Unknown };
         }
         let verb = request.method.as_str();
-        let passthrough = PASSTHROUGHS.iter().find(|passthrough| {
-            passthrough.path == path && ours(passthrough.owner) && passthrough.allows(verb)
-        });
+        let passthrough = PASSTHROUGHS
+            .iter()
+            .find(|passthrough| passthrough.path == path && ours(passthrough.owner) && passthrough.allows(verb));
         let built_in = BUILT_IN.iter().find(|(prefix, _)| path.starts_with(prefix));
         match (passthrough, built_in) {
             (Some(passthrough), _) => Target::Passthrough(passthrough),

@@ -2,4 +2,5 @@
 
 pub(crate) mod cut_off;
 pub mod deadline;
+pub(crate) mod framing;
 pub(crate) mod replay;

@@ -27,7 +27,7 @@ use tower::{Layer, Service};
 
 use crate::{
     Authorizer, Identity, Peer,
-    layer::{cut_off::is_grpc, deadline},
+    layer::{cut_off::is_grpc, deadline, framing},
     tls::Acceptor,
 };
 
@@ -146,11 +146,12 @@ impl Server {
     }
 
     /// Outermost first: what the caller added; a panic becomes INTERNAL; the deadline, so that judging a call counts too;
-    /// authorization; the services.
+    /// authorization; the frames of what comes in; the services.
     fn router(self) -> Router {
         let authorize = from_fn_with_state(self.authorizer, Authorizer::layer);
         let router = self.routes.prepare().into_axum_router().fallback(nothing_here);
-        let router = router.layer(authorize).layer(from_fn(deadline::serve)).layer(from_fn(catch_panic));
+        let router = router.layer(from_fn(framing::check)).layer(authorize);
+        let router = router.layer(from_fn(deadline::serve)).layer(from_fn(catch_panic));
         self.layers.into_iter().fold(router, |router, layer| layer(router))
     }
 }

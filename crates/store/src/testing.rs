@@ -103,7 +103,7 @@ async fn administer(admin: &str, statement: String) -> sqlx::Result<()> {
 
 /// Writes each test for both databases: `mod <name> { sqlite, postgres }`.
 ///
-/// ```ignore
+/// ```text
 /// store::on_both! {
 ///     migrations: &[&store::MIGRATIONS, &crate::MIGRATIONS];
 ///

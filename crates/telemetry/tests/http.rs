@@ -42,4 +42,6 @@ async fn http_calls_are_measured_by_their_route_and_never_by_their_path() {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
     assert!(!metrics.contains(".env"));
+    let help = "# HELP guildhall_http_server_seconds How long HTTP requests took to answer.";
+    assert!(metrics.lines().any(|line| line == help), "{metrics}");
 }

@@ -1,6 +1,6 @@
 //! A small mesh for tests: real identities, real mTLS, real services on free ports, and a bus in process.
 //!
-//! ```ignore
+//! ```text
 //! let mesh = Mesh::start().await;
 //! let auth = mesh.serve_auth().await;                              // keys, profiles and events of auth, without auth
 //! let platform = mesh.platform("content").await;

@@ -1,5 +1,6 @@
 //! Guildhall as a process, seen from outside.
 
+mod architecture;
 mod bad_input;
 mod import;
 mod journey;

@@ -48,6 +48,8 @@ impl Format {
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
+            // RFC 9110, section 5.6.1.2: empty elements of a list do not count.
+            .filter(|range| !range.trim().is_empty())
             .collect();
         if ranges.is_empty() {
             return Ok(offered[0]);
@@ -127,6 +129,7 @@ mod tests {
         for (accept, expected) in [
             (&[][..], Some(Format::Lines)),
             (&["*/*"], Some(Format::Lines)),
+            (&["", " , "], Some(Format::Lines)),
             (&["text/event-stream"], Some(Format::Events)),
             (&["text/*"], Some(Format::Events)),
             (&["application/json, text/plain, */*"], Some(Format::Array)),

@@ -1,5 +1,6 @@
 //! gRPC and gRPC-Web through the edge.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -135,6 +136,27 @@ async fn grpc_web_is_translated() {
     assert_eq!(post.id, POST);
     assert_eq!(body.get_u8(), 0x80, "the trailers' frame");
     assert!(String::from_utf8_lossy(&body[4..]).contains("grpc-status:0"));
+}
+
+#[tokio::test]
+async fn grpc_web_text_is_base64_both_ways() {
+    let edge = Edge::start().await;
+    let request = edge.client.post(edge.url("/guildhall.content.v1.PostService/GetPost"));
+    let response = request
+        .header("content-type", "application/grpc-web-text")
+        .header("accept", "application/grpc-web-text")
+        .body(BASE64_STANDARD.encode(frame(&GetPostRequest { post_id: POST.to_owned() })))
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(response.headers()["content-type"], "application/grpc-web-text+proto");
+    assert_eq!(response.headers().get("grpc-status"), None, "not refused");
+    let text = response.text().await.expect("a body");
+    let decoded = |characters: usize| BASE64_STANDARD.decode(&text[..characters]).expect("base64");
+    let length = (&decoded(8)[1..]).get_u32() as usize;
+    // Each frame is padded by itself.
+    let message = decoded((5 + length).div_ceil(3) * 4);
+    assert_eq!(Post::decode(&message[5..]).expect("a post").id, POST);
 }
 
 #[tokio::test]

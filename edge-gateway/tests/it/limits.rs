@@ -102,15 +102,19 @@ async fn huge_bodies_are_refused_with_and_without_a_length() {
 #[tokio::test]
 async fn a_body_that_stands_still_is_408() {
     let edge = Edge::with(|config| config.request.body_idle = Duration::from_millis(200)).await;
-    let mut stream = TcpStream::connect(edge.service.address()).await.expect("the port is open");
-    let head = format!(
-        "POST /api/v1/posts HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{{",
-        edge.token()
-    );
-    stream.write_all(head.as_bytes()).await.expect("sent");
-    let answer = read_to_end(stream).await;
-    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(answer.contains("DEADLINE_EXCEEDED"), "{answer}");
+    for (path, token, content_type) in [
+        ("/api/v1/posts", edge.token(), "application/json"),
+        ("/api/v1/posts:import", edge.admin_token(), "application/x-ndjson"),
+    ] {
+        let mut stream = TcpStream::connect(edge.service.address()).await.expect("the port is open");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-type: {content_type}\r\ncontent-length: 100\r\n\r\n{{"
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let answer = read_to_end(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 408"), "{path}: {answer}");
+        assert!(answer.contains("DEADLINE_EXCEEDED"), "{path}: {answer}");
+    }
 }
 
 #[tokio::test]
@@ -168,9 +172,25 @@ async fn bytes_that_are_no_http_are_refused() {
         let answer = edge.raw(nonsense.as_bytes()).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{nonsense:?}: {answer}");
     }
-    let smuggled = "POST /api/v1/posts HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n";
+    let smuggled = "POST /api/v1/posts HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n";
     let answer = edge.raw(format!("{smuggled}\r\n").as_bytes()).await;
     assert!(!answer.contains("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn http_1_1_needs_exactly_one_host() {
+    let edge = Edge::start().await;
+    for (head, status) in [
+        ("HTTP/1.1\r\nhost: a\r\n", "200"),
+        ("HTTP/1.1\r\n", "400"),
+        ("HTTP/1.1\r\nhost: a\r\nhost: b\r\n", "400"),
+        ("HTTP/1.0\r\n", "200"),
+        ("HTTP/1.0\r\nhost: a\r\nhost: a\r\n", "400"),
+    ] {
+        let answer = edge.raw(format!("GET / {head}connection: close\r\n\r\n").as_bytes()).await;
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{head:?}: {answer}");
+        assert_eq!(answer.contains("MALFORMED_REQUEST"), status == "400", "{head:?}: {answer}");
+    }
 }
 
 #[tokio::test]

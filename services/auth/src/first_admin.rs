@@ -41,7 +41,7 @@ pub(crate) async fn create(
     let password = Arc::new(if chosen.is_empty() { Password::generate(source) } else { Password::presented(chosen) });
     let hash = hasher.hash(Arc::clone(&password)).await?;
     let now = source.now();
-    let mut account = Account::register(source.id(), Email::parse(email)?, hash, "Admin", now)?;
+    let mut account = Account::register(source.id(), Email::parse(email)?, hash, "Admin", now);
     account.roles = Roles::ADMIN;
     account.email_verified = Some(now);
     let mut tx = db.begin().await?;

@@ -40,15 +40,13 @@ impl From<Account> for Profile {
 
 impl Edit {
     /// Applies the change. Answers whether it changes anything.
-    pub fn apply(self, account: &mut Account, now: Timestamp) -> Result<bool, account::Error> {
-        let display_name = match self.display_name {
-            Some(name) => account::display_name(&name)?,
-            None => account.display_name.clone(),
-        };
+    pub fn apply(self, account: &mut Account, now: Timestamp) -> bool {
+        let display_name =
+            self.display_name.map_or_else(|| account.display_name.clone(), |name| account::display_name(&name));
         let biography = self.biography.unwrap_or_else(|| account.biography.clone());
         let changes = (&display_name, &biography) != (&account.display_name, &account.biography);
         account.display_name = display_name;
         account.biography = biography;
-        Ok(account.touch(changes, now))
+        account.touch(changes, now)
     }
 }

@@ -167,15 +167,22 @@ impl Post {
         Ok(Some(Change::Published))
     }
 
-    /// Publishes the post as of a time that has been, as an import does.
+    /// Gives the post the time of its publication, as an import does: one that has been publishes it as of then, one to come
+    /// schedules it. `None`: nobody needs to hear of it.
     pub fn publish_as_of(&mut self, time: Timestamp, now: Timestamp) -> Option<Change> {
-        if self.state == State::Published(time) {
+        let state = if time > now { State::Scheduled(time) } else { State::Published(time) };
+        if self.state == state {
             return None;
         }
-        let change = if self.state.is_published() { Change::Updated } else { Change::Published };
+        let change = match (self.state.is_published(), state.is_published()) {
+            (false, true) => Some(Change::Published),
+            (true, false) => Some(Change::Unpublished),
+            (true, true) => Some(Change::Updated),
+            (false, false) => None,
+        };
         self.touch(now);
-        self.state = State::Published(time);
-        Some(change)
+        self.state = state;
+        change
     }
 
     /// Makes the post a draft again. `None`: nobody needs to hear of it, for it was not published.
@@ -257,6 +264,19 @@ mod tests {
         let mut post = draft();
         assert_eq!(post.publish(Some(NOW), LATER), Ok(Some(Change::Published)));
         assert_eq!(post.state, State::Published(LATER));
+    }
+
+    #[test]
+    fn an_import_is_published_as_of_its_time_or_scheduled_for_it() {
+        let mut post = draft();
+        assert_eq!(post.publish_as_of(LATER, NOW), None);
+        assert_eq!((post.state, post.revision), (State::Scheduled(LATER), 2));
+        assert_eq!(post.publish_as_of(LATER, NOW), None);
+        assert_eq!(post.revision, 2, "nothing has changed");
+        assert_eq!(post.publish_as_of(NOW, NOW), Some(Change::Published));
+        assert_eq!(post.publish_as_of(Timestamp::EPOCH, NOW), Some(Change::Updated));
+        assert_eq!(post.state, State::Published(Timestamp::EPOCH));
+        assert_eq!(post.publish_as_of(LATER, NOW), Some(Change::Unpublished));
     }
 
     #[test]

@@ -271,6 +271,31 @@ async fn paths_that_are_passed_through_have_their_own_workloads_and_methods() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_no_grpc_message_is_the_callers_fault() {
+    let world = World::start().await;
+    let (_content, channel) = edge(&world).await;
+    let call = async |body: &'static [u8], encoding: &str| {
+        let mut request = http::Request::new(Body::new(http_body_util::Full::from(body)));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = http::Uri::from_static("/guildhall.content.v1.PostService/GetPost");
+        request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        request.headers_mut().insert("grpc-encoding", encoding.parse().unwrap());
+        let answer = channel.clone().oneshot(request).await.unwrap();
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        (status.code(), Problem::from(&status).reason())
+    };
+    let malformed = (tonic::Code::InvalidArgument, Reason::MalformedRequest);
+    for body in [&b""[..], b"zzz", b"\0\0\0", b"\0\0\0\0\x05ab", b"\x01\0\0\0\0", b"\x02\0\0\0\0"] {
+        assert_eq!(call(body, "identity").await, malformed, "{body:?}");
+    }
+    let too_large = (tonic::Code::ResourceExhausted, Reason::PayloadTooLarge);
+    assert_eq!(call(b"\0\xff\xff\xff\xff", "identity").await, too_large);
+    assert_eq!(call(b"\0\0\x40\0\x01", "identity").await, too_large);
+    assert_eq!(call(b"\0\0\0\0\0", "identity").await.1, Reason::InvalidFields, "an empty message is one");
+    assert_eq!(call(b"\x01\0\0\0\0", "gzip").await.0, tonic::Code::Unimplemented, "compression is tonic's affair");
+}
+
+#[tokio::test]
 async fn a_panic_is_an_internal_error_that_tells_nothing_and_the_connection_lives_on() {
     let world = World::start().await;
     let (_content, channel) = edge(&world).await;

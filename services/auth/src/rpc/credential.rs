@@ -13,7 +13,7 @@ use tonic::Request;
 use super::client_address;
 use crate::{
     Auth,
-    account::{Account, Email, display_name},
+    account::{Account, Email},
     attempt::{Action, Subject},
     code::{Purpose, Secret},
     mail::Kind,
@@ -31,13 +31,12 @@ pub(super) async fn register(auth: &Auth, request: Request<RegisterRequest>) -> 
     let RegisterRequest { email, password, display_name: name } = request.into_inner();
     let email = Email::parse(&email)?;
     let password = Password::chosen(password)?;
-    let name = display_name(&name)?;
     let subjects = subjects(email.key(), address);
     auth.attempts.take(&auth.limits.claims(Action::Mail, &subjects)).await?;
 
     let hash = auth.hasher.hash(Arc::new(password)).await?;
     let now = auth.source.now();
-    let account = Account::register(auth.source.id(), email, hash, &name, now)?;
+    let account = Account::register(auth.source.id(), email, hash, &name, now);
     let mut tx = auth.db.begin().await?;
     let kind = if tables::account::insert(&mut tx, &account).await? {
         tables::settings::save(&mut tx, &Settings::new(account.id, now)).await?;

@@ -3,7 +3,7 @@
 use contracts::auth::v1::{
     self, GetMeRequest, GetSettingsRequest, GetUserRequest, UpdateMeRequest, UpdateSettingsRequest,
 };
-use status::Problem;
+use status::{Problem, Reason};
 use tonic::Request;
 
 use super::{Mask, id, not_found, user};
@@ -31,11 +31,14 @@ pub(super) async fn update_me(auth: &Auth, request: Request<UpdateMeRequest>) ->
         display_name: mask.pick("display_name", display_name),
         biography: mask.pick("biography", biography),
     };
+    if edit.display_name.as_deref() == Some("") {
+        return Err(Problem::new(Reason::InvalidFields).violation("user.displayName", "must not be empty"));
+    }
 
     let mut tx = auth.db.begin().await?;
     let mut account = tables::account::lock(&mut tx, me.id).await?.ok_or_else(not_found)?;
     account.check_etag(&etag)?;
-    if edit.apply(&mut account, auth.source.now())? {
+    if edit.apply(&mut account, auth.source.now()) {
         tables::account::save(&mut tx, &account).await?;
         auth.announcer.updated(&mut tx, &account).await?;
         tx.commit().await?;

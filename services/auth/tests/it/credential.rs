@@ -219,6 +219,14 @@ on_both! {
         assert_refused(world.accounts().register(registration("ada@example.org")).await, Reason::TooManyAttempts);
     }
 
+    async fn a_password_is_the_same_composed_and_decomposed(backend: Backend) {
+        let world = World::start(backend).await;
+        let composed = RegisterRequest { password: "caf\u{e9} caf\u{e9} caf\u{e9}".into(), ..registration("ada@example.org") };
+        world.accounts().register(composed).await.unwrap();
+        world.login("ada@example.org", "cafe\u{301} cafe\u{301} cafe\u{301}").await.unwrap();
+        assert_refused(world.login("ada@example.org", "cafe cafe cafe").await, Reason::CredentialsInvalid);
+    }
+
     async fn bad_input_is_refused_by_field_and_nothing_is_written(backend: Backend) {
         let world = World::start(backend).await;
         let good = registration("ada@example.org");
@@ -233,6 +241,8 @@ on_both! {
             ("displayName", RegisterRequest { display_name: "   ".into(), ..good.clone() }),
             ("displayName", RegisterRequest { display_name: "A\nda".into(), ..good.clone() }),
             ("displayName", RegisterRequest { display_name: "x".repeat(81), ..good.clone() }),
+            ("displayName", RegisterRequest { display_name: "\u{200b}".into(), ..good.clone() }),
+            ("displayName", RegisterRequest { display_name: "\u{202e}adA".into(), ..good.clone() }),
             ("displayName", RegisterRequest { display_name: "A\0da".into(), ..good }),
         ];
         for (field, request) in bad {

@@ -51,8 +51,10 @@ on_both! {
             let problem = refusal(update(named("Eve"), Some(mask(&["display_name", path]))).await);
             assert_eq!((problem.reason(), problem.violation_list()[0].field.as_str()), (Reason::InvalidFields, "updateMask"));
         }
-        assert_refused(update(named(""), Some(mask(&["display_name"]))).await, Reason::InvalidFields);
-        assert_refused(update(named("E\nve"), None).await, Reason::InvalidFields);
+        for name in ["", "   ", "E\nve", "\u{200b}", "\u{202e}evE", "E\u{2067}ve"] {
+            let problem = refusal(update(named(name), Some(mask(&["display_name"]))).await);
+            assert_eq!((problem.reason(), problem.violation_list()[0].field.as_str()), (Reason::InvalidFields, "user.displayName"));
+        }
         let none = UpdateMeRequest { user: None, update_mask: None };
         assert_refused(world.accounts().update_me(world.by(&ada, none)).await, Reason::InvalidFields);
         assert_eq!(world.me(&ada).await.unwrap().display_name, "Ada");

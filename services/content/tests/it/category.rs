@@ -74,7 +74,7 @@ on_both! {
     async fn categories_are_a_tree_ordered_by_name(world: World) {
         let moderator = world.moderator();
         let games = create(&world, &moderator, "게임", "").await;
-        let news = create(&world, &moderator, " News \u{7} of the\tday", "").await;
+        let news = create(&world, &moderator, " News   of\u{3000}the day", "").await;
         let inner = create(&world, &moderator, "beta", &news.id).await;
         create(&world, &moderator, "Alpha", &news.id).await;
         create(&world, &moderator, "leaf", &inner.id).await;

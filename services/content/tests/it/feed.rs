@@ -47,8 +47,8 @@ on_both! {
     async fn feeds_tell_of_what_everybody_may_read_the_newest_first(world: World) {
         let author = world.member("민지");
         let request = CreatePostRequest {
-            title: "첫 글 <&\u{b}>".to_owned(),
-            markdown: "**안녕** <script>alert(1)</script>".to_owned(),
+            title: "첫 글 <&\u{ffff}>".to_owned(),
+            markdown: "**안녕**\u{b} <script>alert(1)</script>".to_owned(),
             tags: vec!["Rust".to_owned(), "게임 & 커뮤니티".to_owned()],
             language: "ko".to_owned(),
             ..CreatePostRequest::default()

@@ -40,6 +40,28 @@ on_both! {
         }
         let post = world.draft(&author, "Title", "text").await;
         assert_eq!(post.slug, "title", "nothing was half written");
+        // Nothing to see, more than one line, or text that hides or turns the text around it.
+        let unfit = ["   ", "\u{200b}", "\u{200d}", "\u{ad}", "\u{3164}", "a\nb", "a\u{1}", "a\u{7f}", "a\u{2028}b", "\u{202e}a", "a\u{2066}b", "a\u{feff}"];
+        for name in unfit.map(str::to_owned) {
+            let creates = [
+                (CreatePostRequest { title: name.clone(), ..good.clone() }, "title"),
+                (CreatePostRequest { tags: vec![name.clone()], ..good.clone() }, "tags[0]"),
+            ];
+            for (request, field) in creates {
+                let outcome = posts.create_post(world.ask(&author, request)).await;
+                assert_eq!(refusal(outcome), (InvalidFields, vec![field.to_owned()]), "{name:?}");
+            }
+            let updates = [
+                (Post { title: name.clone(), ..Post::default() }, "post.title"),
+                (Post { byline: name.clone(), ..Post::default() }, "post.byline"),
+                (Post { tags: vec![name.clone()], ..Post::default() }, "post.tags[0]"),
+            ];
+            for (change, field) in updates {
+                let request = UpdatePostRequest { post_id: post.id.clone(), post: Some(change), update_mask: None };
+                let outcome = posts.update_post(world.ask(&author, request)).await;
+                assert_eq!(refusal(outcome), (InvalidFields, vec![field.to_owned()]), "{name:?}");
+            }
+        }
         let updates = [
             (Post { title: "x".repeat(301), ..Post::default() }, "post.title"),
             (Post { markdown: "x".repeat(1_000_001), ..Post::default() }, "post.markdown"),
@@ -64,6 +86,18 @@ on_both! {
         let publish = PublishPostRequest { post_id: post.id.clone(), publish_at: Some(bad_time), etag: String::new() };
         let (reason, fields) = refusal(posts.publish_post(world.ask(&author, publish)).await);
         assert_eq!((reason, fields), (InvalidFields, vec!["publishAt".to_owned()]));
+    }
+
+    async fn names_may_hold_what_scripts_and_emoji_need(world: World) {
+        let author = world.member("A");
+        // Korean, Persian with a zero-width non-joiner, Hindi, emoji joined by zero-width joiners, a flag of tag characters.
+        for name in ["첫 글", "می\u{200c}خواهم", "नमस्ते", "👩\u{200d}💻", "🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}", "?"] {
+            let post = world.draft(&author, name, "").await;
+            let change = Post { byline: name.to_owned(), tags: vec![name.to_owned()], ..Post::default() };
+            let request = UpdatePostRequest { post_id: post.id, post: Some(change), update_mask: None };
+            let post = world.posts.clone().update_post(world.ask(&author, request)).await.unwrap().into_inner();
+            assert_eq!([&post.title, &post.byline, &post.tags[0]], [name; 3]);
+        }
     }
 
     async fn reads_with_bad_fields_are_refused(world: World) {

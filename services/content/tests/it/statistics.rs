@@ -4,6 +4,7 @@ use contracts::content::v1::{
     GetPostStatisticsRequest, LikePostRequest, Post, PostStatistics, RecordViewRequest, UnlikePostRequest,
 };
 use status::Reason;
+use store::{Db, Dialect};
 use tonic::Request;
 
 use crate::on_both;
@@ -12,6 +13,32 @@ use crate::world::{World, assert_refused, eventually};
 async fn statistics(world: &World, post: &Post) -> PostStatistics {
     let request = GetPostStatisticsRequest { post_id: post.id.clone() };
     world.posts.clone().get_post_statistics(Request::new(request)).await.unwrap().into_inner()
+}
+
+/// From now on keeps a row for each writing of a post's views, of which a transaction has one for each post.
+async fn count_writes(db: &Db) {
+    let mut tx = db.begin().await.unwrap();
+    store::execute!(tx, "CREATE TABLE view_writes (views BIGINT NOT NULL)").await.unwrap();
+    let body = "INSERT INTO view_writes VALUES (NEW.views);";
+    let trigger = match db.dialect() {
+        Dialect::Sqlite => {
+            format!("CREATE TRIGGER view_writes AFTER UPDATE OF views ON post_statistics BEGIN {body} END")
+        }
+        Dialect::Postgres => {
+            let function = format!(
+                "CREATE FUNCTION note_views() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {body} RETURN NEW; END'"
+            );
+            store::execute!(tx, function).await.unwrap();
+            "CREATE TRIGGER view_writes AFTER UPDATE OF views ON post_statistics FOR EACH ROW EXECUTE FUNCTION note_views()".to_owned()
+        }
+    };
+    store::execute!(tx, trigger).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn writes(db: &Db) -> i64 {
+    let mut conn = db.read().await.unwrap();
+    store::fetch_scalar!(conn, i64, "SELECT count(*) FROM view_writes").await.unwrap()
 }
 
 on_both! {
@@ -50,6 +77,26 @@ on_both! {
         eventually("the views show", async || statistics(&world, &post).await.views == 400).await;
         let draft = world.draft(&author, "Draft", "").await;
         assert_refused(world.posts.clone().record_view(RecordViewRequest { post_id: draft.id }).await, Reason::NotFound);
+    }
+
+    async fn ten_thousand_views_cost_less_than_fifty_transactions(world: World) {
+        let author = world.member("A");
+        let post = world.published(&author, "Title", "").await;
+        world.meanwhile(count_writes).await;
+        let callers = (0..16).map(|_| {
+            let (mut posts, id) = (world.posts.clone(), post.id.clone());
+            tokio::spawn(async move {
+                for _ in 0..625 {
+                    posts.record_view(RecordViewRequest { post_id: id.clone() }).await.unwrap();
+                }
+            })
+        });
+        for caller in callers.collect::<Vec<_>>() {
+            caller.await.unwrap();
+        }
+        eventually("the views show", async || statistics(&world, &post).await.views == 10_000).await;
+        let writes = world.meanwhile(writes).await;
+        assert!((1..50).contains(&writes), "{writes}");
     }
 
     async fn views_that_wait_are_written_when_the_service_ends(world: World) {

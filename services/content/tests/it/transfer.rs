@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use contracts::content::v1::look_up_post_request::By;
+use contracts::content::v1::post::State;
 use contracts::content::v1::{
     DeletePostRequest, ExportPostsRequest, ExportPostsResponse, ImportPostsRequest, ImportPostsResponse,
     ListPostVersionsRequest, ListPostsRequest, LookUpPostRequest, Post,
 };
-use ids::Timestamp;
+use ids::{Clock, Timestamp};
 use status::Reason;
 use tonic::Request;
 
@@ -84,6 +85,24 @@ on_both! {
         assert_eq!(world.posts.clone().list_post_versions(world.ask(&admin, versions)).await.unwrap().into_inner().versions.len(), 2);
     }
 
+    async fn an_import_with_a_time_to_come_is_scheduled_for_it(world: World) {
+        let admin = world.admin();
+        let at = world.clock.now() + Duration::from_hours(1);
+        let answer = import(&world, &admin, vec![ImportPostsRequest { publish_time: Some(at.into()), ..article(0) }]).await;
+        assert_eq!((answer.imported, answer.refused), (1, vec![]));
+        let path = "2020/06/10/0.html";
+        assert_refused(look_up(&world, path).await, Reason::NotFound);
+        let post = export(&world, &admin).await.remove(0).post.unwrap();
+        assert_eq!((post.state(), post.publish_time), (State::Scheduled, Some(at.into())));
+        world.clock.advance(Duration::from_hours(1));
+        eventually("it was published", async || look_up(&world, path).await.is_ok()).await;
+        let published = look_up(&world, path).await.unwrap().into_inner();
+        assert_eq!((published.state(), published.publish_time), (State::Published, post.publish_time));
+        eventually("its events were published", async || {
+            world.told(&post.id) == [("content.post.created".to_owned(), 1), ("content.post.published".to_owned(), 3)]
+        }).await;
+    }
+
     async fn a_post_that_is_refused_stops_no_other(world: World) {
         let admin = world.admin();
         let bad = [
@@ -95,6 +114,9 @@ on_both! {
             ImportPostsRequest { markdown: "> ".repeat(500), ..article(6) },
             ImportPostsRequest { tags: vec![" ".to_owned()], ..article(7) },
             ImportPostsRequest { title: "a\0b".to_owned(), ..article(8) },
+            ImportPostsRequest { title: "a\nb".to_owned(), ..article(10) },
+            ImportPostsRequest { byline: "\u{202e}maeT ehT".to_owned(), ..article(11) },
+            ImportPostsRequest { category: "\u{200b}".to_owned(), ..article(12) },
         ];
         let posts = [vec![article(0)], bad.to_vec(), vec![article(9)]].concat();
         let answer = import(&world, &admin, posts).await;
@@ -109,6 +131,9 @@ on_both! {
             ("posts/6.md", "INVALID_FIELDS: markdown"),
             ("posts/7.md", "INVALID_FIELDS: tags[0]"),
             ("posts/8.md", "INVALID_FIELDS: title"),
+            ("posts/10.md", "INVALID_FIELDS: title"),
+            ("posts/11.md", "INVALID_FIELDS: byline"),
+            ("posts/12.md", "INVALID_FIELDS: category"),
         ];
         assert_eq!(refused.len(), expected.len(), "{refused:?}");
         for (refused, expected) in refused.iter().zip(expected) {

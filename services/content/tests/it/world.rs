@@ -13,6 +13,7 @@ use events::{Bus, DeadLetters, Delivery, Envelope, Failure, Handler, Running, Su
 use ids::{ManualClock, Source, UserId};
 use mesh::Channel;
 use status::{Problem, Reason};
+use store::Db;
 use testkit::{Backend, Mesh, Service, StandIn, TestDb, TokenSpec};
 use tonic::{Request, Response, Status};
 
@@ -82,6 +83,10 @@ impl World {
     /// Ends the service and starts it again.
     pub async fn restart(&mut self) {
         self.stop().await;
+        self.start_again().await;
+    }
+
+    async fn start_again(&mut self) {
         self.service = Some(serve(&self.mesh, &self.database).await);
         self.channel = self.mesh.channel("edge-gateway", "content").await;
         self.posts = client(&self.channel);
@@ -92,12 +97,27 @@ impl World {
         service.stop().await.expect("the service ends well");
     }
 
+    /// Ends the service, works on its database and starts the service again.
+    pub async fn meanwhile<T>(&mut self, work: impl AsyncFnOnce(&Db) -> T) -> T {
+        self.stop().await;
+        let outcome = self.offline(work).await;
+        self.start_again().await;
+        outcome
+    }
+
     /// Ends the service and looks into its database. No event may be left in its outbox.
     pub async fn settle(mut self) {
         self.stop().await;
-        let db = store::Db::open(store::Settings::new(self.database.url())).await.unwrap();
-        assert_eq!(events::Outbox::pending(&db).await.unwrap(), 0, "every event was published");
+        let pending = self.offline(async |db| events::Outbox::pending(db).await.unwrap()).await;
+        assert_eq!(pending, 0, "every event was published");
+    }
+
+    /// SQLite admits one process: the service has ended.
+    async fn offline<T>(&self, work: impl AsyncFnOnce(&Db) -> T) -> T {
+        let db = Db::open(store::Settings::new(self.database.url())).await.unwrap();
+        let outcome = work(&db).await;
         db.close().await;
+        outcome
     }
 
     /// A member whose name auth knows.

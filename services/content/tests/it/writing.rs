@@ -113,6 +113,35 @@ on_both! {
         assert_eq!((reason, fields), (Reason::InvalidFields, vec!["post.title".to_owned()]));
     }
 
+    async fn an_update_that_changes_nothing_writes_nothing(world: World) {
+        let author = world.member("A");
+        let mut posts = world.posts.clone();
+        let post = world.draft(&author, "Title", "text").await;
+        let same = Post { title: post.title.clone(), markdown: post.markdown.clone(), slug: post.slug.clone(), ..Post::default() };
+        let output_only = Post { state: contracts::content::v1::post::State::Published.into(), author: "B".to_owned(), ..Post::default() };
+        let changes = [
+            (Post::default(), None),
+            (same.clone(), None),
+            (output_only, None),
+            (Post { etag: post.etag.clone(), ..same.clone() }, None),
+            (same, Some(mask(&["title", "markdown", "byline", "category_id", "tags", "language"]))),
+            // An empty slug is made from the title, which is where the present one came from.
+            (Post::default(), Some(mask(&["slug"]))),
+        ];
+        for (change, paths) in changes {
+            let answer = posts.update_post(world.ask(&author, update(&post, change, paths))).await.unwrap().into_inner();
+            assert_eq!(answer, post);
+        }
+        assert_eq!(get(&world, &author, &post.id).await.unwrap().into_inner(), post);
+        let stale = Post { etag: "r99".to_owned(), ..Post::default() };
+        assert_refused(posts.update_post(world.ask(&author, update(&post, stale, None))).await, Reason::EtagMismatch);
+        // The next edit is told right after the creation.
+        let edit = Post { byline: "B".to_owned(), ..Post::default() };
+        assert_eq!(posts.update_post(world.ask(&author, update(&post, edit, None))).await.unwrap().into_inner().version, 2);
+        eventually("the edit was told", async || world.told(&post.id).len() > 1).await;
+        assert_eq!(world.told(&post.id), [("content.post.created".to_owned(), 1), ("content.post.updated".to_owned(), 2)]);
+    }
+
     async fn a_stale_etag_changes_nothing(world: World) {
         let author = world.member("A");
         let mut posts = world.posts.clone();
@@ -129,7 +158,7 @@ on_both! {
     async fn of_many_edits_at_once_with_one_etag_one_succeeds(world: World) {
         let author = world.member("A");
         let post = world.draft(&author, "Title", "0").await;
-        let calls = (0..6).map(|number| {
+        let calls = (1..=6).map(|number| {
             let change = Post { markdown: number.to_string(), etag: post.etag.clone(), ..Post::default() };
             let (mut posts, request) = (world.posts.clone(), world.ask(&author, update(&post, change, None)));
             tokio::spawn(async move { posts.update_post(request).await })
@@ -147,7 +176,7 @@ on_both! {
     async fn edits_at_once_without_an_etag_all_become_versions(world: World) {
         let author = world.member("A");
         let post = world.draft(&author, "Title", "0").await;
-        let calls = (0..6).map(|number| {
+        let calls = (1..=6).map(|number| {
             let change = Post { markdown: number.to_string(), ..Post::default() };
             let (mut posts, request) = (world.posts.clone(), world.ask(&author, update(&post, change, None)));
             tokio::spawn(async move { posts.update_post(request).await.unwrap().into_inner().version })

@@ -15,7 +15,6 @@ use super::write::{self, Wish};
 use crate::alias::Alias;
 use crate::author::Author;
 use crate::error::{Error, InField, Result};
-use crate::events::emit;
 use crate::import::Import;
 use crate::language::Language;
 use crate::permit::Viewer;
@@ -148,11 +147,8 @@ async fn import_one(
         }
     };
     tables::alias::add(&mut tx, post.id, &import.aliases).await?;
-    if let Some(change) = post.publish_as_of(import.publish_time, now) {
-        tables::post::update(&mut tx, &post, None).await?;
-        emit(&content.outbox, &mut tx, &post, change).await?;
-    }
-    tx.commit().await?;
+    let change = post.publish_as_of(import.publish_time, now);
+    write::finish(content, tx, &post, change).await?;
     Ok(Outcome::Imported)
 }
 

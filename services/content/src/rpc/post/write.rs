@@ -175,11 +175,16 @@ pub(super) async fn update(
     if fields.contains("category_id") {
         check_category(&mut tx, body.category, "post.categoryId").await?;
     }
+    let mut changes = body != post.body;
     if fields.contains("slug") {
-        post.rename(Wish::parse(&given.slug, &body.title, "post.slug")?.claim(&mut tx, id).await?);
+        let slug = Wish::parse(&given.slug, &body.title, "post.slug")?.claim(&mut tx, id).await?;
+        changes |= slug != post.slug;
+        post.rename(slug);
     }
-    edit(content, &mut tx, &mut post, viewer, body, prepared.as_ref()).await?;
-    tx.commit().await?;
+    if changes {
+        edit(content, &mut tx, &mut post, viewer, body, prepared.as_ref()).await?;
+        tx.commit().await?;
+    }
     Ok(Response::new(post.into()))
 }
 
@@ -275,7 +280,7 @@ pub(super) async fn unpublish(
 }
 
 /// Writes a change of state, and tells of it if there is something to tell.
-async fn finish(content: &Content, mut tx: Tx, post: &Post, change: Option<Change>) -> Result<()> {
+pub(super) async fn finish(content: &Content, mut tx: Tx, post: &Post, change: Option<Change>) -> Result<()> {
     tables::post::update(&mut tx, post, None).await?;
     if let Some(change) = change {
         emit(&content.outbox, &mut tx, post, change).await?;
