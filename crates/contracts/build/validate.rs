@@ -41,6 +41,8 @@ struct Element<'a> {
     kind: Kind,
     /// Its `buf.validate.FieldRules`.
     rules: Option<DynamicMessage>,
+    /// Its `guildhall.mesh.v1.one_line`.
+    one_line: bool,
 }
 
 impl Generator {
@@ -126,7 +128,7 @@ impl Generator {
         } else if field.is_list() {
             self.list(field, rules)
         } else {
-            self.single(&Element { place: field.full_name(), kind: field.kind(), rules })
+            self.single(&Element { place: field.full_name(), kind: field.kind(), rules, one_line: is_one_line(field) })
         };
         self.unless_ignored(field.full_name(), ignore, check)
     }
@@ -153,7 +155,7 @@ impl Generator {
             self.fault(place, "`required` means nothing for the items of a list");
         }
         let ignore = items.as_ref().map_or(IGNORE_UNSPECIFIED, |items| items.choice("ignore"));
-        let item = self.single(&Element { place, kind: field.kind(), rules: items });
+        let item = self.single(&Element { place, kind: field.kind(), rules: items, one_line: is_one_line(field) });
         let item = self.unless_ignored(place, ignore, item);
         let each = if item.is_empty() {
             TokenStream::new()
@@ -201,10 +203,11 @@ impl Generator {
     /// A string without rules is checked too: no string may hold U+0000.
     fn text(&mut self, element: &Element) -> TokenStream {
         let known = ["min_len", "max_len", "max_bytes", "pattern", "in", "email", "uuid", "uri"];
+        let one_line = element.one_line;
         let Some(group) = self.group(element.place, element.rules.clone(), "string", &known) else {
-            return quote!(Text::ANY.check(value, at, out););
+            return quote!(Text { one_line: #one_line, ..Text::ANY }.check(value, at, out););
         };
-        let mut fields = Vec::new();
+        let mut fields = vec![quote!(one_line: #one_line)];
         fields.extend(["min_len", "max_len", "max_bytes"].iter().filter_map(|rule| size(&group, rule)));
         for rule in ["email", "uuid", "uri"] {
             if group.flag(rule) {
@@ -296,6 +299,12 @@ impl Generator {
 
 fn field_rules(field: &FieldDescriptor) -> Option<DynamicMessage> {
     options::message_extension(&field.options(), "buf.validate.field")
+}
+
+/// Whether the field holds a name. Only text can.
+fn is_one_line(field: &FieldDescriptor) -> bool {
+    options::extension(&field.options(), "guildhall.mesh.v1.one_line")
+        .is_some_and(|value| value.as_bool() == Some(true))
 }
 
 /// The oneof that a field is written in; proto3's `optional` makes one of its own, which does not count.

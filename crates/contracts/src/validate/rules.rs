@@ -26,6 +26,14 @@ static EMAIL: Pattern = LazyLock::new(|| {
 /// The text form of RFC 9562, section 4, in either case.
 static UUID: Pattern = LazyLock::new(|| compile("^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"));
 
+/// `(guildhall.mesh.v1.one_line)`: what is not allowed, and that something is left to see.
+static ONE_LINE: Pattern = LazyLock::new(|| {
+    let hidden = r"\p{Cc}\x{061C}\x{200B}\x{200E}\x{200F}\x{2028}-\x{202E}\x{2060}-\x{206F}\x{FEFF}";
+    // Fillers are letters that nobody sees.
+    let unseen = r"\p{Cc}\p{Cf}\p{Z}\p{M}\x{115F}\x{1160}\x{2800}\x{3164}\x{FFA0}";
+    compile(&format!("^[^{hidden}]*[^{unseen}][^{hidden}]*$"))
+});
+
 pub(crate) fn compile(pattern: &str) -> Regex {
     Regex::new(pattern).expect("the build compiles every pattern of the contracts, and tests those written here")
 }
@@ -49,6 +57,8 @@ pub(crate) struct Text {
     pub(crate) uuid: bool,
     /// An absolute URI of RFC 3986.
     pub(crate) uri: bool,
+    /// A name on one line.
+    pub(crate) one_line: bool,
     pub(crate) pattern: Option<&'static Pattern>,
 }
 
@@ -62,6 +72,7 @@ impl Text {
         email: false,
         uuid: false,
         uri: false,
+        one_line: false,
         pattern: None,
     };
 
@@ -104,6 +115,9 @@ impl Text {
         }
         if self.uri && Uri::parse(value).is_err() {
             return Some("must be an absolute URI".to_owned());
+        }
+        if self.one_line && !ONE_LINE.is_match(value) {
+            return Some("must be one line with something to see, without control or invisible characters".to_owned());
         }
         let pattern = self.pattern.filter(|pattern| !pattern.is_match(value))?;
         Some(format!("must match {}", pattern.as_str()))

@@ -230,8 +230,25 @@ fn times_lie_within_the_years_that_protobuf_allows() {
 
 proptest! {
     #[test]
-    fn any_text_is_judged_without_panic_and_by_its_length(title in any::<String>()) {
+    fn any_text_is_judged_without_panic(markdown in any::<String>()) {
+        let broken = !violations(&CreatePostRequest { markdown: markdown.clone(), ..post("title") }).is_empty();
+        prop_assert_eq!(broken, markdown.contains('\0'));
+    }
+
+    #[test]
+    fn a_title_of_letters_is_judged_by_its_length(title in "[a-z가-힣 é]{0,20}|[a-z가-힣]{290,310}") {
         let broken = !violations(&post(&title)).is_empty();
-        prop_assert_eq!(broken, title.is_empty() || title.contains('\0') || title.chars().count() > 300);
+        prop_assert_eq!(broken, title.trim().is_empty() || title.chars().count() > 300);
+    }
+}
+
+#[test]
+fn a_name_is_one_line_with_something_to_see() {
+    for title in ["\u{200b}", " ", "a\nb", "a\u{202e}b", "a\u{1}", "\u{3164}", "a\u{feff}"] {
+        let fault = "title: must be one line with something to see, without control or invisible characters";
+        assert_eq!(faults(&post(title)), [fault], "{title:?}");
+    }
+    for title in ["👩‍👩‍👧", "می‌خواهم", "한글", "a b", "é"] {
+        assert!(faults(&post(title)).is_empty(), "{title:?}");
     }
 }
