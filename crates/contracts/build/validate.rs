@@ -23,7 +23,7 @@ pub(crate) fn impls(pool: &DescriptorPool) -> Result<TokenStream, Vec<String>> {
     let impls: TokenStream = options::messages(pool).map(|message| generator.message(&message)).collect();
     if generator.faults.is_empty() {
         return Ok(quote!(
-            use crate::validate::{Choice, Number, Pattern, Repeated, Text, compile, is_zero, report};
+            use crate::validate::{Choice, Form, Number, Pattern, Repeated, Text, compile, is_zero, report};
             #impls
         ));
     }
@@ -203,18 +203,24 @@ impl Generator {
     /// A string without rules is checked too: no string may hold U+0000.
     fn text(&mut self, element: &Element) -> TokenStream {
         let known = ["min_len", "max_len", "max_bytes", "pattern", "in", "email", "uuid", "uri"];
-        let one_line = element.one_line;
+        let mut fields = Vec::new();
         let Some(group) = self.group(element.place, element.rules.clone(), "string", &known) else {
-            return quote!(Text { one_line: #one_line, ..Text::ANY }.check(value, at, out););
+            let form = element.one_line.then(|| quote!(form: Form::OneLine,));
+            return quote!(Text { #form ..Text::ANY }.check(value, at, out););
         };
-        let mut fields = vec![quote!(one_line: #one_line)];
         fields.extend(["min_len", "max_len", "max_bytes"].iter().filter_map(|rule| size(&group, rule)));
-        for rule in ["email", "uuid", "uri"] {
-            if group.flag(rule) {
-                let rule = rust::member(rule);
-                fields.push(quote!(#rule: true));
-            }
+        let forms = [
+            (group.flag("email"), quote!(Email)),
+            (group.flag("uuid"), quote!(Uuid)),
+            (group.flag("uri"), quote!(Uri)),
+            (element.one_line, quote!(OneLine)),
+        ];
+        let forms: Vec<_> =
+            forms.into_iter().filter(|(set, _)| *set).map(|(_, form)| quote!(form: Form::#form)).collect();
+        if forms.len() > 1 {
+            self.fault(element.place, "a text has one of email, uuid, uri and one_line");
         }
+        fields.extend(forms);
         let values = group.texts("in");
         if !values.is_empty() {
             fields.push(quote!(one_of: &[#(#values),*]));

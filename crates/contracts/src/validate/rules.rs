@@ -53,28 +53,41 @@ pub(crate) struct Text {
     pub(crate) max_bytes: usize,
     /// The allowed values; empty allows any.
     pub(crate) one_of: &'static [&'static str],
-    pub(crate) email: bool,
-    pub(crate) uuid: bool,
-    /// An absolute URI of RFC 3986.
-    pub(crate) uri: bool,
-    /// A name on one line.
-    pub(crate) one_line: bool,
+    pub(crate) form: Form,
     pub(crate) pattern: Option<&'static Pattern>,
+}
+
+/// What a text stands for.
+pub(crate) enum Form {
+    Any,
+    Email,
+    Uuid,
+    /// An absolute URI of RFC 3986.
+    Uri,
+    /// A name: `(guildhall.mesh.v1.one_line)`.
+    OneLine,
+}
+
+impl Form {
+    fn fault(&self, value: &str) -> Option<&'static str> {
+        let (fits, description) = match self {
+            Self::Any => return None,
+            Self::Email => (EMAIL.is_match(value), "must be an e-mail address"),
+            Self::Uuid => (UUID.is_match(value), "must be a UUID"),
+            Self::Uri => (Uri::parse(value).is_ok(), "must be an absolute URI"),
+            Self::OneLine => (
+                ONE_LINE.is_match(value),
+                "must be one line with something to see, without control or invisible characters",
+            ),
+        };
+        (!fits).then_some(description)
+    }
 }
 
 impl Text {
     /// Any text without U+0000.
-    pub(crate) const ANY: Self = Self {
-        min_len: 0,
-        max_len: usize::MAX,
-        max_bytes: usize::MAX,
-        one_of: &[],
-        email: false,
-        uuid: false,
-        uri: false,
-        one_line: false,
-        pattern: None,
-    };
+    pub(crate) const ANY: Self =
+        Self { min_len: 0, max_len: usize::MAX, max_bytes: usize::MAX, one_of: &[], form: Form::Any, pattern: None };
 
     /// Reports the first rule that the value breaks, lengths first, so that the others look at bounded text.
     pub(crate) fn check(&self, value: &str, at: &FieldPath, out: &mut Vec<Violation>) {
@@ -107,17 +120,8 @@ impl Text {
         if !self.one_of.is_empty() && !self.one_of.contains(&value) {
             return Some(format!("must be one of {}", self.one_of.join(", ")));
         }
-        if self.email && !EMAIL.is_match(value) {
-            return Some("must be an e-mail address".to_owned());
-        }
-        if self.uuid && !UUID.is_match(value) {
-            return Some("must be a UUID".to_owned());
-        }
-        if self.uri && Uri::parse(value).is_err() {
-            return Some("must be an absolute URI".to_owned());
-        }
-        if self.one_line && !ONE_LINE.is_match(value) {
-            return Some("must be one line with something to see, without control or invisible characters".to_owned());
+        if let Some(fault) = self.form.fault(value) {
+            return Some(fault.to_owned());
         }
         let pattern = self.pattern.filter(|pattern| !pattern.is_match(value))?;
         Some(format!("must match {}", pattern.as_str()))
