@@ -203,7 +203,11 @@ impl Own {
     }
 }
 
-/// The descriptors with the methods that the edge forwards, the services that have one, and the files that these need.
+/// What the details of any error are made of: clients that learn types by reflection show them by it.
+const ERROR_DETAILS: &str = "google/rpc/error_details.proto";
+
+/// The descriptors with the methods that the edge forwards, the services that have one, and the files that these and errors
+/// need.
 fn routable(mut descriptors: FileDescriptorSet, table: &Table) -> FileDescriptorSet {
     for file in &mut descriptors.file {
         let package = file.package().to_owned();
@@ -215,8 +219,8 @@ fn routable(mut descriptors: FileDescriptorSet, table: &Table) -> FileDescriptor
         }
         file.service.retain(|service| !service.method.is_empty());
     }
-    let mut needed: Vec<String> =
-        descriptors.file.iter().filter(|file| !file.service.is_empty()).map(|file| file.name().to_owned()).collect();
+    let mut needed = vec![ERROR_DETAILS.to_owned()];
+    needed.extend(descriptors.file.iter().filter(|file| !file.service.is_empty()).map(|file| file.name().to_owned()));
     let mut next = 0;
     while let Some(name) = needed.get(next).cloned() {
         next += 1;
