@@ -6,6 +6,7 @@ use contracts::common::v1::dead_letter_service_client::DeadLetterServiceClient;
 use contracts::common::v1::{DeadLetter, DeadLetterServiceListRequest, DeadLetterServiceReplayRequest};
 use ids::Timestamp;
 use mesh::{Channel, Identity, IdentitySettings};
+use status::Problem;
 
 use crate::cli::DataDirectory;
 use crate::dev_file::DevFile;
@@ -18,8 +19,8 @@ pub enum Command {
     Replay {
         #[command(flatten)]
         selection: Selection,
-        /// Only these, by their ids.
-        #[arg(long = "id", value_name = "ID")]
+        /// Only these, by their ids; without any, all of the consumer's.
+        #[arg(long = "id", value_name = "ID", required_unless_present = "consumer")]
         ids: Vec<String>,
     },
 }
@@ -30,8 +31,8 @@ pub struct Selection {
     #[arg(value_name = "SERVICE")]
     service: String,
     /// Only this consumer's, such as `content.author_names`.
-    #[arg(long, value_name = "NAME", default_value = "")]
-    consumer: String,
+    #[arg(long, value_name = "NAME")]
+    consumer: Option<String>,
     #[command(flatten)]
     data: DataDirectory,
 }
@@ -48,7 +49,11 @@ async fn list(selection: &Selection) -> Result<()> {
     let mut page_token = String::new();
     let mut count = 0;
     loop {
-        let request = DeadLetterServiceListRequest { consumer: selection.consumer.clone(), page_size: 100, page_token };
+        let request = DeadLetterServiceListRequest {
+            consumer: selection.consumer.clone().unwrap_or_default(),
+            page_size: 100,
+            page_token,
+        };
         let page = client.list(request).await.map_err(refused)?.into_inner();
         count += page.dead_letters.len();
         page.dead_letters.iter().for_each(print);
@@ -62,7 +67,7 @@ async fn list(selection: &Selection) -> Result<()> {
 }
 
 async fn replay(selection: &Selection, ids: Vec<String>) -> Result<()> {
-    let request = DeadLetterServiceReplayRequest { ids, consumer: selection.consumer.clone() };
+    let request = DeadLetterServiceReplayRequest { ids, consumer: selection.consumer.clone().unwrap_or_default() };
     let answer = connect(selection).await?.replay(request).await.map_err(refused)?.into_inner();
     println!("{} replayed, {} failed again and stay", answer.replayed, answer.failed);
     ensure!(answer.failed == 0, "`guildhall events list {}` shows why", selection.service);
@@ -102,5 +107,8 @@ async fn connect(selection: &Selection) -> Result<DeadLetterServiceClient<Channe
 
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
 fn refused(status: tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("the service refused: {} ({:?})", status.message(), status.code())
+    let problem = Problem::from(&status);
+    let fields =
+        problem.violation_list().iter().map(|violation| format!("; {} {}", violation.field, violation.description));
+    anyhow::anyhow!("the service refused: {}{}", problem.text(), fields.collect::<String>())
 }
