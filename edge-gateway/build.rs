@@ -3,7 +3,8 @@
 use std::{env, fmt::Write, fs, path::Path};
 
 fn main() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/errors");
+    // Asked when it runs: a target directory may serve several checkouts.
+    let folder = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../docs/errors");
     println!("cargo::rerun-if-changed={}", folder.display());
     let mut pages: Vec<_> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
@@ -14,8 +15,8 @@ fn main() {
     let mut table = "&[\n".to_owned();
     for page in pages {
         let name = page.file_stem().expect("a file has a name").to_string_lossy().into_owned();
-        let path = page.canonicalize().expect("the file is there").to_string_lossy().into_owned();
-        writeln!(table, "    ({name:?}, include_str!({path:?})),").expect("a String takes everything");
+        let text = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+        writeln!(table, "    ({name:?}, {text:?}),").expect("a String takes everything");
     }
     table.push(']');
     let out = Path::new(&env::var("OUT_DIR").expect("cargo sets it")).join("error_pages.rs");

@@ -104,6 +104,20 @@ async fn a_token_that_is_not_ours_is_refused_even_where_none_is_needed() {
 }
 
 #[tokio::test]
+async fn every_mutation_refuses_forged_and_foreign_tokens() {
+    let (guildhall, elsewhere) = (guildhall!(), guildhall!());
+    let (ours, foreign) = (guildhall.admin().await, elsewhere.admin().await);
+    let (signed, signature) = ours.rsplit_once('.').expect("a JWT");
+    let forged = format!("{signed}.{}", signature.chars().rev().collect::<String>());
+    for mutation in mutations(&guildhall).await {
+        for token in [&forged, &foreign] {
+            let call = guildhall.call(mutation.method.clone(), &mutation.path).token(token).json(&json!({}));
+            call.send().await.expect_problem(401, "TOKEN_INVALID");
+        }
+    }
+}
+
+#[tokio::test]
 async fn page_tokens_that_were_tampered_with_or_belong_elsewhere_are_refused() {
     let guildhall = guildhall!();
     let admin = guildhall.admin().await;
