@@ -1,9 +1,10 @@
 //! Runs `guildhall dev` as a user does, as a process of its own, and talks to it over REST and gRPC.
 //!
-//! To add a journey: a file in `tests/`, starting with [`guildhall!`].
+//! To add a journey: a file in `tests/it/`, starting with [`guildhall!`].
 
 pub mod raw;
 mod rest;
+pub mod token;
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use guildhall::DevFile;
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -149,6 +151,19 @@ impl Guildhall {
             .await
             .expect_status(200)
             .json()
+    }
+
+    /// What `/oauth2/token` answers to a refresh token, which may ask for less than it has.
+    pub async fn refresh(&self, refresh_token: &str, scope: Option<&str>) -> Answer {
+        let scope = scope.map(|scope| format!("&scope={scope}")).unwrap_or_default();
+        let form = format!("grant_type=refresh_token&client_id=guildhall&refresh_token={refresh_token}{scope}");
+        self.call(Method::POST, "/oauth2/token").body("application/x-www-form-urlencoded", form).send().await
+    }
+
+    /// A service's database, as an operator opens it beside the running service.
+    pub async fn database(&self, service: &str) -> SqliteConnection {
+        let path = self.data().join(format!("{service}.db"));
+        SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.expect("the database can be opened")
     }
 
     /// Writes and publishes a post, and answers it.

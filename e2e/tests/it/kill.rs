@@ -1,16 +1,19 @@
-//! `kill -9` at random moments: what was acknowledged is there, and each event's effect happened once.
+//! `kill -9` at random moments: what was acknowledged is there, but for the newest views, and each event's effect happened once.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::{Guildhall, Person, eventually, guildhall};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
-use sqlx::{Connection as _, Row as _, SqliteConnection};
+use sqlx::{Row as _, SqliteConnection};
 
 const KILLS: u64 = 20;
 const SEED: u64 = 20_261_121;
 const SOON: Duration = Duration::from_secs(20);
+const VIEW_KILLS: u64 = 3;
+/// How soon a view shows, and so how old one is at most that a crash loses.
+const VIEWS_SHOW: Duration = Duration::from_secs(5);
 
 /// What the client was told, to be checked against what is there.
 #[derive(Default)]
@@ -42,6 +45,78 @@ async fn an_acknowledged_write_survives_twenty_kills_and_each_event_has_one_effe
     settle(&guildhall).await;
     guildhall.stop().await;
     effects_happened_once(&guildhall).await;
+}
+
+/// What a client knows of the views of one post.
+#[derive(Default)]
+struct Views {
+    /// When each was acknowledged.
+    acknowledged: Vec<Instant>,
+    /// Those without an answer: they may or may not have been counted.
+    unanswered: usize,
+}
+
+impl Views {
+    fn before(&self, moment: Instant) -> usize {
+        self.acknowledged.iter().filter(|at| **at <= moment).count()
+    }
+
+    fn most(&self) -> usize {
+        self.acknowledged.len() + self.unanswered
+    }
+}
+
+#[tokio::test]
+async fn a_kill_loses_the_views_of_five_seconds_at_most_and_counts_none_twice() {
+    let mut random = StdRng::seed_from_u64(SEED);
+    let mut guildhall = guildhall!();
+    let ada = guildhall.member("Ada").await;
+    let post = guildhall.published(&ada.token, "Seen", "text").await;
+    let post = format!("/api/v1/posts/{}", post["id"].as_str().expect("an id"));
+
+    let mut views = Views::default();
+    for _ in 0..50 {
+        view(&guildhall, &post, &mut views).await;
+    }
+    assert_eq!(views.most(), 50);
+    eventually(VIEWS_SHOW, "every view shows", async || (shown(&guildhall, &post).await == 50).then_some(())).await;
+
+    let mut before = 50;
+    for _ in 0..VIEW_KILLS {
+        let mut views = Views::default();
+        let moment = VIEWS_SHOW + Duration::from_millis(random.random_range(200..2_700));
+        let watching = async {
+            loop {
+                view(&guildhall, &post, &mut views).await;
+            }
+        };
+        let _killed = tokio::time::timeout(moment, watching).await;
+        let old = views.before(Instant::now().checked_sub(VIEWS_SHOW).expect("the machine runs for longer"));
+        guildhall.kill().await;
+        guildhall.restart().await;
+        let after = shown(&guildhall, &post).await;
+        assert!(old > 0, "too few views to mean anything");
+        assert!(
+            (before + old..=before + views.most()).contains(&after),
+            "{before} and {old} to {} are not {after}",
+            views.most()
+        );
+        before = after;
+    }
+}
+
+/// Sees the post once.
+async fn view(guildhall: &Guildhall, post: &str, views: &mut Views) {
+    views.unanswered += 1;
+    if acknowledged(guildhall.post(&format!("{post}:view"), json!({}))).await.is_some() {
+        views.acknowledged.push(Instant::now());
+        views.unanswered -= 1;
+    }
+}
+
+async fn shown(guildhall: &Guildhall, post: &str) -> usize {
+    let statistics = guildhall.get(&format!("{post}/statistics")).send().await.expect_status(200).json();
+    statistics["views"].as_str().and_then(|views| views.parse().ok()).unwrap_or_default()
 }
 
 /// Writes posts and names until the process is gone.
@@ -90,7 +165,7 @@ async fn check(guildhall: &Guildhall, ada: &Person, journal: &Journal) {
 async fn settle(guildhall: &Guildhall) {
     for service in ["auth", "content"] {
         eventually(SOON, "the outbox is empty", async || {
-            let mut db = open(guildhall, service).await;
+            let mut db = guildhall.database(service).await;
             let waiting = count(&mut db, "SELECT COUNT(*) FROM outbox WHERE publish_time IS NULL").await;
             (waiting == 0).then_some(())
         })
@@ -100,8 +175,8 @@ async fn settle(guildhall: &Guildhall) {
 
 /// The inbox is written in the transaction of an effect: one row for each event that its consumer takes, and no dead letter.
 async fn effects_happened_once(guildhall: &Guildhall) {
-    let mut auth = open(guildhall, "auth").await;
-    let mut content = open(guildhall, "content").await;
+    let mut auth = guildhall.database("auth").await;
+    let mut content = guildhall.database("content").await;
     let events: Vec<Vec<u8>> = sqlx::query("SELECT id FROM outbox WHERE topic = 'auth.user.updated'")
         .fetch_all(&mut auth)
         .await
@@ -119,11 +194,6 @@ async fn effects_happened_once(guildhall: &Guildhall) {
         assert_eq!(effects, 1, "event {event:02x?}");
     }
     assert_eq!(count(&mut content, "SELECT COUNT(*) FROM dead_letter").await, 0);
-}
-
-async fn open(guildhall: &Guildhall, service: &str) -> SqliteConnection {
-    let path = guildhall.data().join(format!("{service}.db"));
-    SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.expect("the database can be opened")
 }
 
 async fn count(db: &mut SqliteConnection, query: &'static str) -> i64 {

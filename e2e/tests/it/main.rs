@@ -2,7 +2,12 @@
 
 mod architecture;
 mod bad_input;
+mod contract;
+mod deadline;
 mod import;
 mod journey;
 mod kill;
+mod preconditions;
+mod replay;
+mod tokens;
 mod unauthorised;
