@@ -27,9 +27,15 @@ pub enum Error {
 impl Alias {
     /// The alias that a path stands for.
     pub fn parse(path: &str) -> Result<Self, Error> {
-        // Bytes that are no UTF-8 once decoded were meant as they stand.
-        let decoded = percent_decode_str(path).decode_utf8().unwrap_or(path.into());
-        let path: String = decoded.trim().trim_matches('/').nfc().collect();
+        let mut path = path.to_owned();
+        // What was escaped twice is the same address, so that an alias is its own alias.
+        loop {
+            let plain = normalise(&path);
+            if plain == path {
+                break;
+            }
+            path = plain;
+        }
         if path.is_empty() {
             return Err(Error::Empty);
         }
@@ -54,8 +60,16 @@ impl fmt::Display for Alias {
     }
 }
 
+fn normalise(path: &str) -> String {
+    // Bytes that are no UTF-8 once decoded were meant as they stand.
+    let decoded = percent_decode_str(path).decode_utf8().unwrap_or(path.into());
+    decoded.trim().trim_matches('/').nfc().collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -66,6 +80,8 @@ mod tests {
             "2020/%ED%95%9C%EA%B8%80.html",
             "/2020/한글.html/",
             "2020%2F한글.html",
+            "2020/%25ED%2595%259C%EA%B8%80.html",
+            " /%20/2020/한글.html",
         ] {
             assert_eq!(Alias::parse(path).unwrap().as_str(), "2020/한글.html", "{path}");
         }
@@ -82,5 +98,17 @@ mod tests {
         assert_eq!(Alias::parse("//"), Err(Error::Empty));
         assert_eq!(Alias::parse("a%0Ab"), Err(Error::Control));
         assert_eq!(Alias::parse(&"x".repeat(401)), Err(Error::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn an_alias_is_its_own_alias(parts in prop::collection::vec(
+            prop_oneof![Just("%"), Just("25"), Just("2F"), Just("41"), Just("/"), Just(" "), Just("a"), Just("%E1%84%92"), Just("\u{1161}")],
+            0..20,
+        )) {
+            if let Ok(first) = Alias::parse(&parts.concat()) {
+                prop_assert_eq!(&Alias::parse(first.as_str()).unwrap(), &first);
+            }
+        }
     }
 }

@@ -114,10 +114,11 @@ impl Site {
 /// An Atom feed (RFC 4287) of these posts.
 pub fn atom(site: &Site, items: &[Item]) -> String {
     let address = format!("{}/feeds/posts.atom", site.url);
-    let link = |rel: &str, href: String, mime: &str| atom::Link {
+    // What is at a post's address depends on the setting `post_path`: its link names no type.
+    let link = |rel: &str, href: String, mime: Option<&str>| atom::Link {
         rel: rel.to_owned(),
         href,
-        mime_type: Some(mime.to_owned()),
+        mime_type: mime.map(str::to_owned),
         ..atom::Link::default()
     };
     let entries = iter::zip(items, contents(items)).map(|(item, html)| {
@@ -141,7 +142,7 @@ pub fn atom(site: &Site, items: &[Item]) -> String {
                 .iter()
                 .map(|tag| atom::Category { term: tag.clone(), ..atom::Category::default() })
                 .collect(),
-            links: vec![link("alternate", href, "text/html")],
+            links: vec![link("alternate", href, None)],
             content,
             ..atom::Entry::default()
         }
@@ -150,7 +151,10 @@ pub fn atom(site: &Site, items: &[Item]) -> String {
         id: address.clone(),
         title: atom::Text::plain(site.title.clone()),
         updated: rfc3339(updated(items)),
-        links: vec![link("self", address, "application/atom+xml"), link("alternate", site.url.clone(), "text/html")],
+        links: vec![
+            link("self", address, Some("application/atom+xml")),
+            link("alternate", site.url.clone(), Some("text/html")),
+        ],
         entries: entries.collect(),
         ..atom::Feed::default()
     };
@@ -371,7 +375,10 @@ mod tests {
         assert_eq!(entry.authors[0].name, "지수");
         assert_eq!(entry.published.unwrap().to_rfc3339(), "2023-11-14T22:13:20+00:00");
         assert_eq!(entry.updated.to_rfc3339(), "2023-11-14T22:15:00+00:00");
-        assert_eq!(entry.links[0].href, "https://example.org/posts/a-b");
+        assert_eq!(
+            (entry.links[0].href.as_str(), entry.links[0].mime_type.as_deref()),
+            ("https://example.org/posts/a-b", None)
+        );
         assert_eq!(entry.categories[0].term, "Rust <3");
         let content = entry.content.as_ref().unwrap();
         assert_eq!((content.content_type.as_deref(), content.value.as_deref()), (Some("html"), Some("<p>A <b></p>")));

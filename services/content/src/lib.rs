@@ -49,6 +49,7 @@ use contracts::content::v1::post_service_server::PostServiceServer;
 use contracts::content::v1::tag_service_server::TagServiceServer;
 use mesh::token::{RemoteKeys, Verifier};
 use serde::Deserialize;
+use tokio::sync::Mutex;
 
 use crate::directory::Directory;
 use crate::events::{AuthorNames, Suspensions};
@@ -128,6 +129,7 @@ pub async fn build(config: Config, platform: Platform) -> Result<Bound, Error> {
         source: source.clone(),
         tokens: tokens.clone(),
         views: Buffer::default(),
+        flushing: Mutex::default(),
         directory: directory.clone(),
     });
 

@@ -6,6 +6,9 @@ use prost_types::FieldMask;
 
 use crate::error::{Error, Result};
 
+/// Characters of a path that are said again in its refusal.
+const MAX_SHOWN: usize = 60;
+
 /// The fields to change, of those that can be, by their names in the `.proto`. No mask, or an empty one, means all that are populated; `*` means all.
 pub fn fields(
     mask: Option<FieldMask>,
@@ -22,6 +25,7 @@ pub fn fields(
             Some(field) => _ = fields.insert(*field),
             None if path == "*" => fields.extend(mutable),
             None => {
+                let path: String = path.chars().take(MAX_SHOWN).collect();
                 return Err(Error::field(
                     "updateMask",
                     format!("names `{path}`, which is none of: {}", mutable.join(", ")),
@@ -55,6 +59,10 @@ mod tests {
     fn a_field_that_is_not_mutable_is_refused() {
         assert!(
             matches!(fields(Some(of(&["title", "author_id"])), &MUTABLE, |_| true), Err(Error::Field { field, .. }) if field == "updateMask")
+        );
+        let long = "x".repeat(1_000_000);
+        assert!(
+            matches!(fields(Some(of(&[&long])), &MUTABLE, |_| true), Err(Error::Field { description, .. }) if description.len() < 200)
         );
     }
 }

@@ -128,9 +128,9 @@ impl Post {
         }
     }
 
-    /// The present etag.
+    /// The present etag. The author's name is shown with the post.
     pub fn etag(&self) -> String {
-        etag::of(self.revision)
+        etag::beside(self.revision, self.author.display_name.as_deref().unwrap_or_default())
     }
 
     /// What the permission rules look at.

@@ -14,6 +14,7 @@ use prost::Message;
 use store::page::Tokens;
 use store::request::{self, Key};
 use store::{Db, Tx};
+use tokio::sync::Mutex;
 use tonic::Request;
 
 use crate::author::Author;
@@ -25,7 +26,8 @@ use crate::search;
 use crate::tag::Name;
 use crate::view::Buffer;
 
-/// Bytes of Markdown and HTML on one page: with what else there is, it fits into a message of 4 MiB, which is what clients accept.
+/// Bytes of Markdown and HTML on one page, or one post: with what else there is, it fits into a message of 4 MiB, which is what clients
+/// accept.
 pub const PAGE_BUDGET: i64 = 2_000_000;
 
 /// Markdown above this size is rendered on a thread of its own, so that it keeps no other call waiting.
@@ -40,6 +42,8 @@ pub struct Content {
     pub tokens: Tokens,
     /// Views that wait to be written.
     pub views: Buffer,
+    /// Held while views are written: nobody else writes the same ones.
+    pub flushing: Mutex<()>,
     /// Whom auth knows.
     pub directory: Directory,
 }
@@ -71,22 +75,18 @@ impl Content {
         Ok(tx.commit().await?)
     }
 
-    /// Writes all views that wait, in one transaction.
+    /// Writes all views that wait, in one transaction. Given up in the middle, as by a caller who goes away, it loses none.
     pub async fn flush_views(&self) -> Result<()> {
-        let views = self.views.take();
+        let _alone = self.flushing.lock().await;
+        let views = self.views.waiting();
         if views.is_empty() {
             return Ok(());
         }
-        let written = async {
-            let mut tx = self.db.begin().await?;
-            crate::store::statistics::add_views(&mut tx, &views).await?;
-            tx.commit().await
-        };
-        let written = written.await;
-        if written.is_err() {
-            self.views.put_back(views);
-        }
-        Ok(written?)
+        let mut tx = self.db.begin().await?;
+        crate::store::statistics::add_views(&mut tx, &views).await?;
+        // Before the commit: where its outcome stays unknown, no view may count twice.
+        self.views.remove(&views);
+        Ok(tx.commit().await?)
     }
 }
 

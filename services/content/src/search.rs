@@ -18,6 +18,10 @@ const MAX_WORD: usize = 64;
 /// Tokens of one phrase. Neighbouring chunks share as many, so that each phrase is whole in one of them.
 const MAX_PHRASE: usize = 32;
 
+/// Pieces of one text that are indexed: more than a million bytes of any language become. A text that says the same over and over
+/// would become thousands, and keep all other writers waiting; what stands behind this many is not found.
+const MAX_CHUNKS: usize = 256;
+
 /// A unit of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
@@ -124,7 +128,7 @@ pub fn chunks(tokens: &[Token]) -> Vec<&[Token]> {
         });
         let end = start + length.count();
         chunks.push(&tokens[start..end]);
-        if end == tokens.len() {
+        if end == tokens.len() || chunks.len() == MAX_CHUNKS {
             return chunks;
         }
         start = end - MAX_PHRASE;
@@ -385,6 +389,16 @@ mod tests {
                 assert!(chunk.len() <= 8_000 && repeats.values().all(|count| *count <= 255));
             }
         }
+    }
+
+    #[test]
+    fn a_text_that_repeats_itself_becomes_few_chunks_and_any_other_is_indexed_whole() {
+        assert_eq!(chunks(&tokens(&"a ".repeat(500_000))).len(), MAX_CHUNKS);
+        let sentence =
+            |number: usize| format!("number {number} of the house walks in night and day, {} times over. ", number * 7);
+        let text: String = (0..20_000).map(sentence).collect();
+        assert!(text.len() > 1_000_000, "{}", text.len());
+        assert!(finds(&text, "\"number 19999 of the house\""));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-/// The most characters of a slug, without the number that makes it unique.
+/// The most characters of a slug.
 pub const MAX_CHARS: usize = 120;
 
 /// Lower-case letters and digits of any script in NFC, joined by single hyphens. It needs no quoting in an address but for
@@ -30,10 +30,12 @@ impl Slug {
         Self::parse(title).unwrap_or_else(|Empty| Self(fallback.to_owned()))
     }
 
-    /// The same slug with a number, for when it is taken: `title-2`.
+    /// The same slug with a number, for when it is taken: `title-2`. A long one is cut to make room for it.
     #[must_use]
     pub fn numbered(&self, number: u32) -> Self {
-        Self(format!("{}-{number}", self.0))
+        let number = format!("-{number}");
+        let stem: String = self.0.chars().take(MAX_CHARS - number.len()).collect();
+        Self(stem.trim_end_matches('-').to_owned() + &number)
     }
 
     /// The slug's text.
@@ -125,12 +127,16 @@ mod tests {
     fn a_long_title_is_cut_without_a_trailing_hyphen() {
         let cut = slug(&"ab ".repeat(100));
         assert!(cut.chars().count() <= MAX_CHARS && !cut.ends_with('-'), "{cut}");
+        let long = Slug::parse(&"ㄱ".repeat(200)).unwrap();
+        assert_eq!(long.numbered(12).to_string(), format!("{}-12", "ㄱ".repeat(MAX_CHARS - 3)));
+        let gap = Slug::parse(&format!("{} tail", "a".repeat(MAX_CHARS - 3))).unwrap();
+        assert_eq!(gap.numbered(2).to_string(), format!("{}-2", "a".repeat(MAX_CHARS - 3)));
     }
 
     proptest! {
         #[test]
-        fn a_slug_is_its_own_slug_and_safe_in_an_address(text in any::<String>()) {
-            if let Ok(first) = Slug::parse(&text) {
+        fn a_slug_is_its_own_slug_and_safe_in_an_address(text in any::<String>(), number in prop::option::of(2..=u32::MAX)) {
+            if let Ok(first) = Slug::parse(&text).map(|slug| number.map_or(slug.clone(), |number| slug.numbered(number))) {
                 prop_assert_eq!(&Slug::parse(first.as_str()).unwrap(), &first);
                 prop_assert!(first.as_str().chars().all(|c| c == '-' || c.is_alphanumeric() || is_combining_mark(c)));
                 prop_assert!(!first.as_str().starts_with('-') && !first.as_str().ends_with('-') && !first.as_str().contains("--"));

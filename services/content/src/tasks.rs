@@ -62,16 +62,20 @@ impl Task {
 /// Each in its own transaction, in which of several replicas only one finds the post still scheduled.
 async fn publish_scheduled(content: Arc<Content>) -> Result<()> {
     let now = content.source.now();
-    let due = store::post::due(&mut content.db.read().await?, now, BATCH).await?;
-    for id in due {
-        let mut tx = content.db.begin().await?;
-        if let Some((author, revision)) = store::post::publish_due(&mut tx, id, now).await? {
-            emit_as(&content.outbox, &mut tx, (id, author, revision), Change::Published).await?;
-            tx.commit().await?;
-            tracing::info!(post.id = %id, "Published post {id} as scheduled");
+    loop {
+        let due = store::post::due(&mut content.db.read().await?, now, BATCH).await?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        for id in due {
+            let mut tx = content.db.begin().await?;
+            if let Some((author, revision)) = store::post::publish_due(&mut tx, id, now).await? {
+                emit_as(&content.outbox, &mut tx, (id, author, revision), Change::Published).await?;
+                tx.commit().await?;
+                tracing::info!(post.id = %id, "Published post {id} as scheduled");
+            }
         }
     }
-    Ok(())
 }
 
 async fn flush_views(content: Arc<Content>) -> Result<()> {

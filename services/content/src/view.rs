@@ -1,6 +1,7 @@
 //! Views: counted in memory, written together.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
 use ids::PostId;
@@ -30,18 +31,21 @@ impl Buffer {
         Ok(())
     }
 
-    /// Takes all that waits, in the order of ids, so that two writers of the same posts never wait for each other in a circle.
-    pub fn take(&self) -> Vec<(PostId, i64)> {
-        let mut views: Vec<_> = std::mem::take(&mut *self.lock()).into_iter().collect();
-        views.sort_unstable();
-        views
+    /// All that waits, by posts. It goes on waiting until it is [removed](Self::remove).
+    pub fn waiting(&self) -> Vec<(PostId, i64)> {
+        self.lock().iter().map(|(post, count)| (*post, *count)).collect()
     }
 
-    /// Puts back what could not be written.
-    pub fn put_back(&self, views: Vec<(PostId, i64)>) {
+    /// Takes off what was written. What came since waits on.
+    pub fn remove(&self, written: &[(PostId, i64)]) {
         let mut waiting = self.lock();
-        for (post, count) in views {
-            *waiting.entry(post).or_default() += count;
+        for (post, count) in written {
+            if let Entry::Occupied(mut entry) = waiting.entry(*post) {
+                *entry.get_mut() -= count;
+                if *entry.get() == 0 {
+                    entry.remove();
+                }
+            }
         }
     }
 
@@ -53,23 +57,27 @@ impl Buffer {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
+
     use ids::Source;
 
+    use super::*;
+
     #[test]
-    fn each_view_counts_one_until_it_is_taken() {
+    fn each_view_waits_until_it_was_written() {
         let buffer = Buffer::default();
         let mut posts: [PostId; 2] = std::array::from_fn(|_| Source::system().id());
         posts.sort_unstable();
         for post in [posts[0], posts[1], posts[0]] {
             buffer.record(post).unwrap();
         }
-        let taken = buffer.take();
-        assert_eq!(taken, [(posts[0], 2), (posts[1], 1)]);
-        assert!(buffer.take().is_empty());
+        let waiting = || BTreeMap::from_iter(buffer.waiting());
+        let written = buffer.waiting();
+        assert_eq!(waiting(), BTreeMap::from([(posts[0], 2), (posts[1], 1)]));
         buffer.record(posts[1]).unwrap();
-        buffer.put_back(taken);
-        assert_eq!(buffer.take(), [(posts[0], 2), (posts[1], 2)]);
+        assert_eq!(waiting(), BTreeMap::from([(posts[0], 2), (posts[1], 2)]), "nothing is lost while it is written");
+        buffer.remove(&written);
+        assert_eq!(waiting(), BTreeMap::from([(posts[1], 1)]));
     }
 
     #[test]
@@ -81,6 +89,9 @@ mod tests {
         while buffer.record(source.id()).is_ok() {}
         assert_eq!(buffer.record(first), Ok(()));
         assert_eq!(buffer.record(source.id()), Err(Full));
-        assert_eq!(buffer.take().len(), CAPACITY);
+        let waiting = buffer.waiting();
+        assert_eq!(waiting.len(), CAPACITY);
+        buffer.remove(&waiting);
+        assert_eq!(buffer.record(source.id()), Ok(()));
     }
 }

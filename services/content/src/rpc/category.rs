@@ -115,8 +115,9 @@ async fn update(content: &Content, message: proto::UpdateCategoryRequest) -> Res
     })?;
     let mut tx = content.db.begin().await?;
     let mut tree = tables::category::lock_tree(&mut tx).await?;
-    let mut category = find(&tree, &message.category_id)?.clone();
-    category.revision.check(&given.etag)?;
+    let before = find(&tree, &message.category_id)?.clone();
+    before.revision.check(&given.etag)?;
+    let mut category = before.clone();
     if fields.contains("name") {
         category.name = Name::parse(&given.name).in_field("category.name")?;
     }
@@ -126,11 +127,13 @@ async fn update(content: &Content, message: proto::UpdateCategoryRequest) -> Res
     if fields.contains("description") {
         category.description = given.description;
     }
-    category.revision.advance(content.source.now());
-    tree.put(category.clone())?;
-    tables::category::save(&mut tx, &category).await?;
-    tables::category::advance(&mut tx, tree.path(category.id).skip(1)).await?;
-    tx.commit().await?;
+    if category != before {
+        category.revision.advance(content.source.now());
+        tree.put(category.clone())?;
+        tables::category::save(&mut tx, &category).await?;
+        tables::category::advance(&mut tx, tree.path(category.id).skip(1)).await?;
+        tx.commit().await?;
+    }
     Ok(Response::new(with_children(&tree, &category)))
 }
 

@@ -92,8 +92,8 @@ async fn update(
 
     let mut tx = content.db.begin().await?;
     let now = content.source.now();
-    let portfolio = tables::portfolio::lock(&mut tx, owner).await?;
-    let mut portfolio = portfolio.unwrap_or_else(|| Portfolio::empty(owner, now));
+    let before = tables::portfolio::lock(&mut tx, owner).await?;
+    let mut portfolio = before.clone().unwrap_or_else(|| Portfolio::empty(owner, now));
     portfolio.revision.check(&given.etag)?;
     if fields.contains("headline") {
         portfolio.headline = given.headline;
@@ -105,9 +105,11 @@ async fn update(
     if fields.contains("links") {
         portfolio.links = links;
     }
-    portfolio.revision.advance(now);
-    tables::portfolio::save(&mut tx, &portfolio).await?;
-    tx.commit().await?;
+    if before.is_none_or(|before| before != portfolio) {
+        portfolio.revision.advance(now);
+        tables::portfolio::save(&mut tx, &portfolio).await?;
+        tx.commit().await?;
+    }
     Ok(Response::new(portfolio.into()))
 }
 

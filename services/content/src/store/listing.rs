@@ -48,6 +48,15 @@ impl Time {
         }
     }
 
+    /// The field's name in JSON.
+    pub fn json_name(self) -> &'static str {
+        match self {
+            Self::Publish => "publishTime",
+            Self::Create => "createTime",
+            Self::Update => "updateTime",
+        }
+    }
+
     fn of(self, post: &Post) -> Timestamp {
         match self {
             Self::Publish => post.state.publish_time().unwrap_or(post.create_time),
@@ -114,12 +123,12 @@ pub async fn page(conn: &mut Conn, filter: &Filter, after: Option<Cursor>, limit
              SELECT p.id, p.{column} AS time, p.size FROM posts p JOIN authors a ON a.user_id = p.author_id
              WHERE {conditions} ORDER BY p.{column} {direction}, p.id {direction} LIMIT $7
          ), cut AS (
-             SELECT id, time, SUM(size) OVER (ORDER BY time {direction}, id {direction} ROWS UNBOUNDED PRECEDING) - size AS before,
+             SELECT id, time, size, SUM(size) OVER (ORDER BY time {direction}, id {direction} ROWS UNBOUNDED PRECEDING) AS total,
                     COUNT(*) OVER () AS available
              FROM page
          )
          SELECT {COLUMNS}, cut.available FROM cut JOIN posts p ON p.id = cut.id JOIN authors a ON a.user_id = p.author_id
-         WHERE cut.before < $8 ORDER BY cut.time {direction}, cut.id {direction}"
+         WHERE cut.total <= $8 OR cut.total = cut.size ORDER BY cut.time {direction}, cut.id {direction}"
     );
     let category = filter.category.as_deref();
     let rows = store::fetch_all!(
@@ -167,11 +176,11 @@ pub async fn export(conn: &mut Conn, after: Option<PostId>, limit: i64, budget: 
         "WITH page AS (
              SELECT id, size FROM posts WHERE delete_time IS NULL AND id > $1 ORDER BY id LIMIT $2
          ), cut AS (
-             SELECT id, SUM(size) OVER (ORDER BY id) - size AS before FROM page
+             SELECT id, size, SUM(size) OVER (ORDER BY id) AS total FROM page
          )
          SELECT {COLUMNS}, c.name AS category, (SELECT MIN(s.source_id) FROM post_sources s WHERE s.post_id = p.id) AS source_id
          FROM cut JOIN posts p ON p.id = cut.id JOIN authors a ON a.user_id = p.author_id LEFT JOIN categories c ON c.id = p.category_id
-         WHERE cut.before < $3 ORDER BY p.id"
+         WHERE cut.total <= $3 OR cut.total = cut.size ORDER BY p.id"
     );
     let first = PostId::from(Uuid::nil());
     let rows = store::fetch_all!(conn, ExportRow, select, after.unwrap_or(first), limit, budget).await?;

@@ -210,7 +210,7 @@ pub async fn publish_due(tx: &mut Tx, id: PostId, now: Timestamp) -> Result<Opti
     store::fetch_optional!(
         tx,
         (UserId, i64),
-        "UPDATE posts SET state = 3, revision = revision + 1, update_time = $2
+        "UPDATE posts SET state = 3, revision = revision + 1, update_time = CASE WHEN update_time < $2 THEN $2 ELSE update_time END
          WHERE id = $1 AND state = 2 AND delete_time IS NULL AND publish_time <= $2
          RETURNING author_id, revision",
         id,
@@ -223,7 +223,9 @@ pub async fn publish_due(tx: &mut Tx, id: PostId, now: Timestamp) -> Result<Opti
 pub async fn purge(tx: &mut Tx, before: Timestamp, limit: i64) -> Result<u64> {
     store::execute!(
         tx,
-        "DELETE FROM posts WHERE id IN (SELECT id FROM posts WHERE delete_time IS NOT NULL AND delete_time < $1 ORDER BY delete_time LIMIT $2)",
+        // Said twice: a post that is brought back meanwhile is looked at again, but the list is not made again.
+        "DELETE FROM posts WHERE delete_time < $1
+         AND id IN (SELECT id FROM posts WHERE delete_time IS NOT NULL AND delete_time < $1 ORDER BY delete_time LIMIT $2)",
         before,
         limit
     )

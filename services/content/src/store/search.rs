@@ -70,7 +70,7 @@ pub struct Page {
     pub offset: i64,
     /// Results at most.
     pub limit: i64,
-    /// Bytes of Markdown and HTML after which no further post is added; the first one always is.
+    /// Bytes of Markdown and HTML that the posts may have together; the first one is always given.
     pub budget: i64,
     /// Posts that were published later are left out, so that a new post does not move the pages behind the first.
     pub as_of: Timestamp,
@@ -102,12 +102,12 @@ pub async fn find(conn: &mut Conn, query: &Query, language: Option<&Language>, p
              ORDER BY s.score DESC, p.id DESC LIMIT $6 OFFSET $7
          ),
          cut AS (
-             SELECT id, score, SUM(size) OVER (ORDER BY score DESC, id DESC ROWS UNBOUNDED PRECEDING) - size AS before,
+             SELECT id, score, size, SUM(size) OVER (ORDER BY score DESC, id DESC ROWS UNBOUNDED PRECEDING) AS total,
                     COUNT(*) OVER () AS available
              FROM page
          )
          SELECT {COLUMNS}, p.plain, cut.available FROM cut JOIN posts p ON p.id = cut.id JOIN authors a ON a.user_id = p.author_id
-         WHERE cut.before < $8 ORDER BY cut.score DESC, cut.id DESC",
+         WHERE cut.total <= $8 OR cut.total = cut.size ORDER BY cut.score DESC, cut.id DESC",
         list = dialect.text_list(1),
         phrase_matches = dialect.search_matches("search_index", "phrases.phrase"),
         rank = dialect.search_rank("search_index", "$2"),

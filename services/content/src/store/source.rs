@@ -1,9 +1,16 @@
 //! The table `post_sources`.
 
 use ids::PostId;
-use store::{Result, Tx};
+use store::{Conn, Result, Tx};
 
 use crate::import::Hash;
+
+/// The hash of what came last under this id.
+pub async fn find(conn: &mut Conn, source_id: &str) -> Result<Option<Vec<u8>>> {
+    let row = store::fetch_optional!(conn, (Vec<u8>,), "SELECT hash FROM post_sources WHERE source_id = $1", source_id)
+        .await?;
+    Ok(row.map(|(hash,)| hash))
+}
 
 /// The post that was imported under this id, and the hash of what came last; held until the end of the transaction.
 pub async fn lock(tx: &mut Tx, source_id: &str) -> Result<Option<(PostId, Vec<u8>)>> {

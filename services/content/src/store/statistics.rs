@@ -1,6 +1,9 @@
 //! The tables `post_statistics` and `post_likes`.
 
+use std::collections::BTreeMap;
+
 use ids::{PostId, Timestamp, UserId};
+use store::dialect::id_list;
 use store::{Conn, Result, Tx};
 
 /// How often a post was seen and liked.
@@ -17,8 +20,19 @@ pub async fn find(conn: &mut Conn, post: PostId) -> Result<Option<Statistics>> {
 
 /// Adds views, for each post as many as are given. Posts that are gone are passed over.
 pub async fn add_views(tx: &mut Tx, views: &[(PostId, i64)]) -> Result<()> {
+    let (lock, ids) = (tx.dialect().for_update(), tx.dialect().id_list(1));
+    // In the order of ids, so that two writers of the same posts never wait for each other in a circle.
+    let rows = format!("SELECT post_id FROM post_statistics WHERE post_id IN {ids} ORDER BY post_id{lock}");
+    let all = id_list(views.iter().map(|(post, _)| *post));
+    store::fetch_scalar!(tx, i64, format!("SELECT COUNT(*) FROM ({rows}) locked"), all).await?;
+    // Most posts have few views, so that few statements write thousands of posts.
+    let mut counts: BTreeMap<i64, Vec<PostId>> = BTreeMap::new();
     for (post, count) in views {
-        store::execute!(tx, "UPDATE post_statistics SET views = views + $2 WHERE post_id = $1", *post, *count).await?;
+        counts.entry(*count).or_default().push(*post);
+    }
+    for (count, posts) in counts {
+        let update = format!("UPDATE post_statistics SET views = views + $2 WHERE post_id IN {ids}");
+        store::execute!(tx, update, id_list(posts), count).await?;
     }
     Ok(())
 }

@@ -18,12 +18,13 @@ use crate::tag::{Name, Tag};
 /// How often tags are claimed anew that are renamed or merged at that very moment.
 const ATTEMPTS: usize = 3;
 
-/// Gives a post exactly these tags, in this order. Tags that do not exist come into being.
-pub async fn set(tx: &mut Tx, post: PostId, names: &[Name], source: &Source) -> Result<()> {
+/// Gives a post exactly these tags, in this order, and their names as they are shown. Tags that do not exist come into being.
+pub async fn set(tx: &mut Tx, post: PostId, names: &[Name], source: &Source) -> Result<Vec<Name>> {
     let keyed: Vec<(String, &Name)> = names.iter().map(|name| (name.key(), name)).collect();
-    let ids = claim(tx, keyed.clone(), source).await?;
+    let mut claimed = claim(tx, keyed.clone(), source).await?;
+    let tags: Vec<(TagId, Name)> = keyed.iter().filter_map(|(key, _)| claimed.remove(key)).collect();
     store::execute!(tx, "DELETE FROM post_tags WHERE post_id = $1", post).await?;
-    let places: Vec<(i32, TagId)> = (0..).zip(keyed.iter().filter_map(|(key, _)| ids.get(key).copied())).collect();
+    let places: Vec<(i32, TagId)> = (0..).zip(tags.iter().map(|(id, _)| *id)).collect();
     store::insert_all!(
         tx,
         "INSERT INTO post_tags (post_id, tag_id, position)",
@@ -32,11 +33,15 @@ pub async fn set(tx: &mut Tx, post: PostId, names: &[Name], source: &Source) -> 
         "ON CONFLICT DO NOTHING"
     )
     .await?;
-    Ok(())
+    Ok(tags.into_iter().map(|(_, name)| name).collect())
 }
 
-/// The ids of these tags, by key. They stay, under this name, until the end of the transaction.
-async fn claim(tx: &mut Tx, mut keyed: Vec<(String, &Name)>, source: &Source) -> Result<HashMap<String, TagId>> {
+/// The ids and names of these tags, by key. They stay, under this name, until the end of the transaction.
+async fn claim(
+    tx: &mut Tx,
+    mut keyed: Vec<(String, &Name)>,
+    source: &Source,
+) -> Result<HashMap<String, (TagId, Name)>> {
     // In the order of keys, so that two writers of the same tags never wait for each other in a circle.
     keyed.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     keyed.dedup_by(|a, b| a.0 == b.0);
@@ -53,14 +58,13 @@ async fn claim(tx: &mut Tx, mut keyed: Vec<(String, &Name)>, source: &Source) ->
         .await?;
         let dialect = tx.dialect();
         let select = format!(
-            "SELECT key, id FROM tags WHERE key IN {} ORDER BY key{}",
+            "SELECT key, id, name FROM tags WHERE key IN {} ORDER BY key{}",
             dialect.text_list(1),
             dialect.for_key_share()
         );
-        let ids: HashMap<_, _> =
-            store::fetch_all!(tx, (String, TagId), select, Json(&keys)).await?.into_iter().collect();
-        if ids.len() == keys.len() {
-            return Ok(ids);
+        let rows = store::fetch_all!(tx, (String, TagId, String), select, Json(&keys)).await?;
+        if rows.len() == keys.len() {
+            return Ok(rows.into_iter().map(|(key, id, name)| (key, (id, name.into()))).collect());
         }
     }
     Err(Problem::new(Reason::Unavailable).message("The post's tags are being changed").into())

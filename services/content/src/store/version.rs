@@ -78,10 +78,10 @@ pub async fn list(conn: &mut Conn, post: PostId, before: i32, limit: i64, budget
              SELECT version, OCTET_LENGTH(markdown) AS size FROM post_versions
              WHERE post_id = $1 AND version < $2 ORDER BY version DESC LIMIT $3
          ), cut AS (
-             SELECT version, SUM(size) OVER (ORDER BY version DESC) - size AS before FROM page
+             SELECT version, size, SUM(size) OVER (ORDER BY version DESC) AS total FROM page
          )
          SELECT {COLUMNS} FROM cut JOIN post_versions v ON v.post_id = $1 AND v.version = cut.version
-         WHERE cut.before < $4 ORDER BY v.version DESC"
+         WHERE cut.total <= $4 OR cut.total = cut.size ORDER BY v.version DESC"
     );
     let rows = store::fetch_all!(conn, Row, select, post, before, limit, budget).await?;
     Ok(rows.into_iter().map(Version::from).collect())

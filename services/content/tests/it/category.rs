@@ -144,6 +144,19 @@ on_both! {
         }
     }
 
+    async fn a_change_that_changes_nothing_writes_nothing(world: World) {
+        let moderator = world.moderator();
+        let outer = create(&world, &moderator, "outer", "").await;
+        let inner = create(&world, &moderator, "inner", &outer.id).await;
+        let [outer, before] = [get(&world, &outer.id).await.unwrap(), get(&world, &inner.id).await.unwrap()];
+        world.clock.advance(std::time::Duration::from_secs(1));
+        let same = Category { name: " inner ".to_owned(), slug: "Inner!".to_owned(), etag: before.etag.clone(), ..Category::default() };
+        for (given, paths) in [(same, &[][..]), (Category::default(), &["description", "slug"]), (Category::default(), &[])] {
+            assert_eq!(change(&world, &moderator, &inner.id, given, paths).await.unwrap().into_inner(), before);
+        }
+        assert_eq!(get(&world, &outer.id).await.unwrap(), outer);
+    }
+
     async fn a_category_moves_with_all_below_it_but_not_below_itself(world: World) {
         let moderator = world.moderator();
         let a = create(&world, &moderator, "a", "").await;

@@ -1,7 +1,7 @@
 //! What is heard of people: their names stay fresh, and the posts of those who are shut out are hidden.
 
 use contracts::auth::v1::{UserReinstated, UserSuspended, UserUpdated};
-use contracts::content::v1::{GetPostRequest, ListPostsRequest, Post, SearchPostsRequest};
+use contracts::content::v1::{GetPostRequest, ListPostsRequest, Post, SearchPostsRequest, UpdatePostRequest};
 use status::Reason;
 use tonic::Request;
 
@@ -22,6 +22,11 @@ on_both! {
         world.auth.publish(5, &UserUpdated { user_id: author.id.to_string() }).await;
         world.auth.publish(1, &UserUpdated { user_id: stranger.id.to_string() }).await;
         eventually("the name is new", async || get(&world, &post).await.unwrap().author == "김민지").await;
+        // A copy with the old name is not fresh, but whoever edits has seen all that they edit.
+        assert_ne!(get(&world, &post).await.unwrap().etag, post.etag);
+        let change = Post { byline: "팀".to_owned(), etag: post.etag.clone(), ..Post::default() };
+        let update = UpdatePostRequest { post_id: post.id.clone(), post: Some(change), update_mask: None };
+        world.posts.clone().update_post(world.ask(&author, update)).await.unwrap();
         // An older event that arrives late changes nothing.
         world.name(author.id, "옛이름");
         world.auth.publish(4, &UserUpdated { user_id: author.id.to_string() }).await;

@@ -7,6 +7,7 @@ mod input;
 mod portfolio;
 mod publication;
 mod reading;
+mod replicas;
 mod search;
 mod statistics;
 mod tag;

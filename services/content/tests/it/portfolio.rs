@@ -120,6 +120,49 @@ on_both! {
         assert_eq!(get(&world, &person).await.unwrap().into_inner(), second);
     }
 
+    async fn a_change_that_changes_nothing_writes_nothing(world: World) {
+        let person = world.member("A");
+        // The first one makes the portfolio, whatever is in it.
+        let empty = write(&world, &person, Portfolio::default(), &[]).await.unwrap().into_inner();
+        assert_eq!(get(&world, &person).await.unwrap().into_inner(), empty);
+        let given = Portfolio { headline: "Me".to_owned(), markdown: "*x*".to_owned(), links: vec!["https://example.org".to_owned()], ..empty };
+        let before = write(&world, &person, given.clone(), &[]).await.unwrap().into_inner();
+        let entry = add(&world, &person, work(&person, "t", "2020-06", "")).await.unwrap().into_inner();
+        world.clock.advance(Duration::from_secs(1));
+        let same = Portfolio { etag: before.etag.clone(), ..given };
+        for (given, paths) in [(same, &["*"][..]), (Portfolio::default(), &[])] {
+            assert_eq!(write(&world, &person, given, paths).await.unwrap().into_inner(), before);
+        }
+        for (given, paths) in [(entry.clone(), &["*"][..]), (ResumeEntry::default(), &["organisation", "end_month"]), (ResumeEntry::default(), &[])] {
+            assert_eq!(change(&world, &person, &entry.id, given, paths).await.unwrap().into_inner(), entry);
+        }
+        assert_eq!(get(&world, &person).await.unwrap().into_inner(), before);
+    }
+
+    async fn names_are_one_line_with_something_to_see(world: World) {
+        let person = world.member("A");
+        let entry = add(&world, &person, work(&person, "t", "2020-06", "")).await.unwrap().into_inner();
+        for name in [" ", "\u{200b}", "a\nb", "\u{202e}a"].map(str::to_owned) {
+            let creates = [
+                (CreateResumeEntryRequest { title: name.clone(), ..work(&person, "t", "2020-06", "") }, "title"),
+                (CreateResumeEntryRequest { organisation: name.clone(), ..work(&person, "t", "2020-06", "") }, "organisation"),
+            ];
+            for (request, field) in creates {
+                assert_eq!(refusal(add(&world, &person, request).await), (Reason::InvalidFields, vec![field.to_owned()]), "{name:?}");
+            }
+            let updates = [
+                (ResumeEntry { title: name.clone(), ..ResumeEntry::default() }, "entry.title"),
+                (ResumeEntry { organisation: name.clone(), ..ResumeEntry::default() }, "entry.organisation"),
+            ];
+            for (given, field) in updates {
+                let outcome = change(&world, &person, &entry.id, given, &[]).await;
+                assert_eq!(refusal(outcome), (Reason::InvalidFields, vec![field.to_owned()]), "{name:?}");
+            }
+            let outcome = write(&world, &person, Portfolio { headline: name, ..Portfolio::default() }, &[]).await;
+            assert_eq!(refusal(outcome), (Reason::InvalidFields, vec!["portfolio.headline".to_owned()]));
+        }
+    }
+
     async fn links_lead_to_web_pages(world: World) {
         let person = world.member("A");
         for link in ["javascript:alert(1)", "example.org", "ftp://example.org", "https://", "https:///x", "/relative"] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use contracts::content::v1::look_up_post_request::By;
 use contracts::content::v1::post::State;
 use contracts::content::v1::{
-    CreatePostRequest, GetPostRequest, ListPostsRequest, LookUpPostRequest, Post, UpdatePostRequest,
+    CreatePostRequest, GetPostRequest, ListPostsRequest, LookUpPostRequest, Post, SearchPostsRequest, UpdatePostRequest,
 };
 use status::Reason;
 use tonic::{Request, Response, Status};
@@ -124,10 +124,13 @@ on_both! {
         assert_eq!(titles(&world, None, by("publish_time")).await, ["1", "2", "3"]);
         assert_eq!(titles(&world, None, by("create_time desc")).await, ["3", "2", "1"]);
         assert_eq!(titles(&world, None, by("update_time desc")).await, ["1", "3", "2"]);
+        for (json, field) in [("publishTime", "publish_time"), ("createTime asc", "create_time"), ("updateTime  desc", "update_time desc")] {
+            assert_eq!(titles(&world, None, by(json)).await, titles(&world, None, by(field)).await, "{json}");
+        }
         assert_eq!(titles(&world, None, ListPostsRequest { tag: "RUST".to_owned(), ..list.clone() }).await, ["3", "1"]);
         assert_eq!(titles(&world, None, ListPostsRequest { author: b.id.to_string(), ..list.clone() }).await, ["2"]);
         assert!(titles(&world, None, ListPostsRequest { category: "none".to_owned(), ..list.clone() }).await.is_empty());
-        for wrong in ["title", "publish_time sideways", "publish_time desc, id"] {
+        for wrong in ["title", "PublishTime", "publish_time sideways", "publish_time desc, id"] {
             let (reason, fields) = refusal(world.posts.clone().list_posts(Request::new(by(wrong))).await);
             assert_eq!((reason, fields), (Reason::InvalidFields, vec!["orderBy".to_owned()]), "{wrong}");
         }
@@ -144,8 +147,10 @@ on_both! {
         assert_eq!(titles(&world, Some(&world.moderator()), of_b).await, ["theirs"]);
         assert_eq!(titles(&world, Some(&world.moderator()), drafts.clone()).await.len(), 2);
         assert_refused(world.posts.clone().list_posts(Request::new(drafts.clone())).await, Reason::TokenMissing);
-        let by_publish_time = ListPostsRequest { order_by: "publish_time".to_owned(), ..drafts };
-        assert_refused(world.posts.clone().list_posts(world.ask(&a, by_publish_time)).await, Reason::InvalidFields);
+        for order_by in ["publish_time", "publishTime desc"].map(str::to_owned) {
+            let by_publish_time = ListPostsRequest { order_by, ..drafts.clone() };
+            assert_refused(world.posts.clone().list_posts(world.ask(&a, by_publish_time)).await, Reason::InvalidFields);
+        }
     }
 
     async fn a_page_of_long_posts_is_cut_so_that_it_fits_into_a_message(world: World) {
@@ -158,5 +163,35 @@ on_both! {
         let first = world.posts.clone().list_posts(Request::new(list.clone())).await.unwrap().into_inner();
         assert!((1..6).contains(&first.posts.len()), "{}", first.posts.len());
         assert_eq!(titles(&world, None, list).await, ["5", "4", "3", "2", "1", "0"]);
+    }
+
+    async fn a_post_that_does_not_fit_behind_another_starts_the_next_page(world: World) {
+        let author = world.member("A");
+        // 2.4 million bytes of Markdown and HTML, and in front of them 1.9 million.
+        let long = format!("walrus {} {}", "<".repeat(150_000), "x".repeat(840_000));
+        world.published(&author, "walrus 0", &long).await;
+        world.clock.advance(Duration::from_secs(1));
+        world.published(&author, "walrus walrus", &format!("walrus {}", "x".repeat(950_000))).await;
+        let list = ListPostsRequest { page_size: 100, ..ListPostsRequest::default() };
+        assert_eq!(titles(&world, None, list).await, ["walrus walrus", "walrus 0"]);
+        let request = SearchPostsRequest { q: "walrus".to_owned(), ..SearchPostsRequest::default() };
+        let first = world.posts.clone().search_posts(Request::new(request.clone())).await.unwrap().into_inner();
+        let rest = SearchPostsRequest { page_token: first.next_page_token, ..request };
+        let rest = world.posts.clone().search_posts(Request::new(rest)).await.unwrap().into_inner();
+        assert_eq!((first.results.len(), rest.results.len(), rest.next_page_token.as_str()), (1, 1, ""));
+    }
+
+    async fn posts_of_one_long_title_are_found_by_their_own_slugs(world: World) {
+        let author = world.member("A");
+        let title = "긴 제목 ".repeat(60);
+        let [first, second] = [world.published(&author, &title, "").await, world.published(&author, &title, "").await];
+        for post in [&first, &second] {
+            let found = look_up(&world, By::Slug(post.slug.clone())).await.unwrap();
+            assert_eq!(moved(&found), None);
+            assert_eq!(found.into_inner().id, post.id);
+            // What was read can be sent back.
+            let update = UpdatePostRequest { post_id: post.id.clone(), post: Some(post.clone()), update_mask: None };
+            assert_eq!(world.posts.clone().update_post(world.ask(&author, update)).await.unwrap().into_inner(), *post);
+        }
     }
 }

@@ -74,12 +74,14 @@ on_both! {
             markdown: "# Better".to_owned(),
             aliases: vec!["new/address".to_owned()],
             publish_time: Some(Timestamp::from_seconds(1).into()),
+            slug: "better".to_owned(),
             ..article(1)
         };
         let answer = import(&world, &admin, vec![article(0), changed.clone(), article(2), changed.clone()]).await;
         assert_eq!((answer.imported, answer.unchanged, answer.refused), (1, 3, vec![]));
         let post = look_up(&world, "new/address").await.unwrap().into_inner();
         assert_eq!((post.version, post.markdown.as_str(), post.publish_time), (2, "# Better", changed.publish_time));
+        assert_eq!(post.slug, "better");
         assert_eq!(post.id, look_up(&world, "2020/06/10/1.html").await.unwrap().into_inner().id, "the old address still leads there");
         let versions = ListPostVersionsRequest { post_id: post.id, ..ListPostVersionsRequest::default() };
         assert_eq!(world.posts.clone().list_post_versions(world.ask(&admin, versions)).await.unwrap().into_inner().versions.len(), 2);

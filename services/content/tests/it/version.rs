@@ -87,5 +87,17 @@ on_both! {
         let restored = posts.restore_post_version(world.ask(&author, restore)).await.unwrap().into_inner();
         assert_eq!((restored.version, restored.title.as_str(), restored.markdown.as_str(), restored.html.trim()), (3, "하나", "one", "<p>one</p>"));
         assert!(restored.tags.is_empty());
+        for version in [1, 3] {
+            let restore = RestorePostVersionRequest { post_id: post.id.clone(), version, ..RestorePostVersionRequest::default() };
+            assert_eq!(posts.restore_post_version(world.ask(&author, restore)).await.unwrap().into_inner(), restored);
+        }
+    }
+
+    async fn a_diff_that_no_message_holds_is_refused(world: World) {
+        let author = world.member("A");
+        let post = world.draft(&author, "제목", &"a\n".repeat(100_000)).await;
+        edit(&world, &author, &post, "제목", &"b\n".repeat(100_000)).await;
+        let request = DiffPostVersionsRequest { post_id: post.id.clone(), base_version: 1, target_version: 2 };
+        assert_refused(world.posts.clone().diff_post_versions(world.ask(&author, request)).await, Reason::LimitReached);
     }
 }

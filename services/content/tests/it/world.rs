@@ -112,9 +112,18 @@ impl World {
         assert_eq!(pending, 0, "every event was published");
     }
 
-    /// SQLite admits one process: the service has ended.
+    /// The settings of one more replica.
+    pub fn config(&self) -> Config {
+        config(&self.database)
+    }
+
+    /// The service's database. SQLite admits one process: there the service has to have ended.
+    pub async fn open(&self) -> Db {
+        Db::open(store::Settings::new(self.database.url())).await.unwrap()
+    }
+
     async fn offline<T>(&self, work: impl AsyncFnOnce(&Db) -> T) -> T {
-        let db = Db::open(store::Settings::new(self.database.url())).await.unwrap();
+        let db = self.open().await;
         let outcome = work(&db).await;
         db.close().await;
         outcome
@@ -183,13 +192,16 @@ impl World {
 }
 
 async fn serve(mesh: &Mesh, database: &TestDb) -> Service {
-    let settings = testkit::overrides().set("issuer", testkit::ISSUER).set("database.url", database.url());
-    let config: Config = chassis::config::load(content::DEFAULTS, content::NAME, None, &settings).unwrap();
-    let bound = content::build(config, mesh.platform("content").await).await.expect("content is built");
+    let bound = content::build(config(database), mesh.platform("content").await).await.expect("content is built");
     mesh.serve(bound).await
 }
 
-fn client(channel: &Channel) -> PostServiceClient<Channel> {
+fn config(database: &TestDb) -> Config {
+    let settings = testkit::overrides().set("issuer", testkit::ISSUER).set("database.url", database.url());
+    chassis::config::load(content::DEFAULTS, content::NAME, None, &settings).unwrap()
+}
+
+pub fn client(channel: &Channel) -> PostServiceClient<Channel> {
     PostServiceClient::new(channel.clone()).max_encoding_message_size(usize::MAX)
 }
 

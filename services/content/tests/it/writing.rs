@@ -142,6 +142,25 @@ on_both! {
         assert_eq!(world.told(&post.id), [("content.post.created".to_owned(), 1), ("content.post.updated".to_owned(), 2)]);
     }
 
+    async fn a_tag_is_shown_as_it_was_first_written(world: World) {
+        let [first, second] = [world.member("A"), world.member("B")];
+        let create = async |person: &Person, tag: &str| {
+            let request = CreatePostRequest { title: "T".to_owned(), tags: vec![tag.to_owned(), "own".to_owned()], ..CreatePostRequest::default() };
+            world.posts.clone().create_post(world.ask(person, request)).await.unwrap().into_inner()
+        };
+        create(&first, "Rust").await;
+        let post = create(&second, "ＲＵＳＴ").await;
+        assert_eq!(post.tags, ["Rust", "own"]);
+        assert_eq!(get(&world, &second, &post.id).await.unwrap().into_inner(), post);
+        let rewritten = Post { tags: vec!["rust".to_owned(), "OWN".to_owned()], ..Post::default() };
+        let answer = world.posts.clone().update_post(world.ask(&second, update(&post, rewritten, None))).await.unwrap().into_inner();
+        assert_eq!(answer, post, "nothing has changed");
+        let turned = Post { tags: vec!["OWN".to_owned(), "rust".to_owned()], ..Post::default() };
+        let answer = world.posts.clone().update_post(world.ask(&second, update(&post, turned, None))).await.unwrap().into_inner();
+        assert_eq!((answer.tags.clone(), answer.version), (vec!["own".to_owned(), "Rust".to_owned()], 2));
+        assert_eq!(get(&world, &second, &post.id).await.unwrap().into_inner(), answer);
+    }
+
     async fn a_stale_etag_changes_nothing(world: World) {
         let author = world.member("A");
         let mut posts = world.posts.clone();

@@ -105,7 +105,8 @@ pub(super) async fn update(
         if fields.contains("markdown") { Some(prepare(&given.markdown, "entry.markdown").await?) } else { None };
 
     let mut tx = content.db.begin().await?;
-    let mut entry = lock(&mut tx, owner, &message.entry_id, &given.etag).await?;
+    let before = lock(&mut tx, owner, &message.entry_id, &given.etag).await?;
+    let mut entry = before.clone();
     if fields.contains("kind") {
         entry.kind = kind(given.kind(), "entry.kind")?;
     }
@@ -122,9 +123,11 @@ pub(super) async fn update(
         entry.markdown = given.markdown;
         entry.html = prepared.rendered.html;
     }
-    entry.revision.advance(content.source.now());
-    tables::resume::save(&mut tx, &entry).await?;
-    tx.commit().await?;
+    if entry != before {
+        entry.revision.advance(content.source.now());
+        tables::resume::save(&mut tx, &entry).await?;
+        tx.commit().await?;
+    }
     Ok(Response::new(entry.into()))
 }
 

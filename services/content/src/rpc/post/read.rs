@@ -111,12 +111,16 @@ fn filter(message: &proto::ListPostsRequest, viewer: Option<Viewer>) -> Result<F
 
 fn order(order_by: &str, state: State) -> Result<Order> {
     let mut words = order_by.split_whitespace();
-    let by = match (words.next(), state) {
-        (None, State::Published(_)) => return Ok(Order { by: Time::Publish, descending: true }),
-        (None, _) => return Ok(Order { by: Time::Create, descending: true }),
-        (Some("publish_time"), State::Draft) => return Err(Error::field("orderBy", "drafts have no publish_time")),
-        (Some(name), _) => [Time::Publish, Time::Create, Time::Update].into_iter().find(|by| by.name() == name),
+    let by = match words.next() {
+        None if state.is_published() => return Ok(Order { by: Time::Publish, descending: true }),
+        None => return Ok(Order { by: Time::Create, descending: true }),
+        Some(name) => [Time::Publish, Time::Create, Time::Update]
+            .into_iter()
+            .find(|by| [by.name(), by.json_name()].contains(&name)),
     };
+    if (by, state) == (Some(Time::Publish), State::Draft) {
+        return Err(Error::field("orderBy", "drafts have no publish_time"));
+    }
     let descending = match words.next() {
         None | Some("asc") => false,
         Some("desc") => true,

@@ -96,13 +96,13 @@ async fn import_one(
         return Err(Problem::new(Reason::InvalidFields).violations(violations).into());
     }
     let import = parse(message)?;
-    let mut tx = content.db.begin().await?;
-    let known = tables::source::lock(&mut tx, &import.source_id).await?;
-    drop(tx);
     let hash = import.hash();
-    if known.is_some_and(|(_, before)| before == hash.0) {
+    let known = tables::source::find(&mut content.db.read().await?, &import.source_id).await?;
+    if known.is_some_and(|before| before == hash.0) {
         return Ok(Outcome::Unchanged);
     }
+    let wish = Some(&import.slug).filter(|slug| !slug.is_empty());
+    let wish = wish.map(|slug| Slug::parse(slug).in_field("slug")).transpose()?;
     let prepared = prepare(&import.markdown, "markdown").await?;
 
     let mut tx = content.db.begin().await?;
@@ -121,11 +121,7 @@ async fn import_one(
     let now = content.source.now();
     let mut post = match tables::source::lock(&mut tx, &import.source_id).await? {
         None => {
-            let wish = if import.slug.is_empty() {
-                Slug::of_title(&body.title, "post")
-            } else {
-                Slug::parse(&import.slug).in_field("slug")?
-            };
+            let wish = wish.unwrap_or_else(|| Slug::of_title(&body.title, "post"));
             let mut post =
                 Post::draft(content.source.id(), author.clone(), body, &prepared.rendered, wish.clone(), now);
             write::insert(content, &mut tx, &mut post, viewer, &prepared, Wish::Like(wish)).await?;
@@ -141,6 +137,9 @@ async fn import_one(
             let post = tables::post::lock(&mut tx, id).await?.filter(|post| post.delete_time.is_none());
             let mut post =
                 post.ok_or_else(|| Problem::new(Reason::StateConflict).message("The post was deleted here"))?;
+            if let Some(wish) = wish {
+                post.rename(Wish::Like(wish).claim(&mut tx, id).await?);
+            }
             write::edit(content, &mut tx, &mut post, viewer, body, Some(&prepared)).await?;
             tables::source::update(&mut tx, &import.source_id, &hash).await?;
             post

@@ -2,12 +2,13 @@
 
 use ids::PostId;
 use serde::{Deserialize, Serialize};
+use status::{Problem, Reason};
 use store::page;
 use tonic::{Request, Response};
 
 use super::super::{Content, PAGE_BUDGET, blocking, id, person, prepare, proto};
 use super::{permitted, write};
-use crate::diff::{Change, Hunk, compare};
+use crate::diff::{Change, Hunk, TooLong, compare};
 use crate::error::{Error, Result};
 use crate::language::Language;
 use crate::permit::{PostRule, Viewer};
@@ -63,6 +64,8 @@ pub(super) async fn diff(
     let target = version(content, post, message.target_version).await?;
     let name = |version: &Version| format!("version {}", version.number);
     let diff = blocking(move || compare(&base.text(), &target.text(), &name(&base), &name(&target))).await?;
+    let diff = diff
+        .map_err(|TooLong| Problem::new(Reason::LimitReached).message("The versions differ in too much to be shown"))?;
     Ok(Response::new(proto::DiffPostVersionsResponse {
         unified: diff.unified,
         hunks: diff.hunks.into_iter().map(Into::into).collect(),
@@ -86,8 +89,10 @@ pub(super) async fn restore(
         // It is gone since, and its posts were left without one.
         body.category = None;
     }
-    write::edit(content, &mut tx, &mut post, viewer, body, Some(&prepared)).await?;
-    tx.commit().await?;
+    if body != post.body {
+        write::edit(content, &mut tx, &mut post, viewer, body, Some(&prepared)).await?;
+        tx.commit().await?;
+    }
     Ok(Response::new(post.into()))
 }
 

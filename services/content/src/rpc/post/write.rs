@@ -16,6 +16,7 @@ use crate::permit::{PostRule, Viewer};
 use crate::post::{Body, Change, Post};
 use crate::slug::Slug;
 use crate::store as tables;
+use crate::tag::Name;
 use crate::version::Version;
 
 const CREATE: &str = "/guildhall.content.v1.PostService/CreatePost";
@@ -40,7 +41,7 @@ impl Wish {
         Slug::parse(given).map(Self::Exactly).in_field(field)
     }
 
-    async fn claim(self, tx: &mut Tx, post: PostId) -> Result<Slug> {
+    pub(super) async fn claim(self, tx: &mut Tx, post: PostId) -> Result<Slug> {
         match self {
             Self::Exactly(slug) => tables::slug::claim(tx, post, slug).await,
             Self::Like(slug) => tables::slug::claim_numbered(tx, post, slug).await,
@@ -93,7 +94,7 @@ pub(super) async fn insert(
     tables::post::insert(tx, post, &prepared.rendered).await?;
     post.rename(wish.claim(tx, post.id).await?);
     tables::post::update(tx, post, None).await?;
-    tables::tag::set(tx, post.id, &post.body.tags, &content.source).await?;
+    post.body.tags = tables::tag::set(tx, post.id, &post.body.tags, &content.source).await?;
     tables::search::index_title(tx, post.id, &post.body.title).await?;
     tables::search::index_body(tx, post.id, &prepared.tokens).await?;
     tables::version::insert(tx, &version(post, editor)).await?;
@@ -113,7 +114,7 @@ pub(super) async fn edit(
     let title = post.body.title != body.title;
     let change = post.edit(body, prepared.map(|prepared| &prepared.rendered), content.source.now());
     tables::post::update(tx, post, prepared.map(|prepared| &prepared.rendered)).await?;
-    tables::tag::set(tx, post.id, &post.body.tags, &content.source).await?;
+    post.body.tags = tables::tag::set(tx, post.id, &post.body.tags, &content.source).await?;
     if title {
         tables::search::index_title(tx, post.id, &post.body.title).await?;
     }
@@ -209,7 +210,13 @@ fn merge(body: &Body, given: &proto::Post, fields: &BTreeSet<&str>) -> Result<Bo
             "markdown" => body.markdown.clone_from(&given.markdown),
             "byline" => body.byline.clone_from(&given.byline),
             "category_id" => body.category = optional_id(&given.category_id, "post.categoryId")?,
-            "tags" => body.tags = tags(&given.tags, "post.tags")?,
+            "tags" => {
+                let given = tags(&given.tags, "post.tags")?;
+                // A tag is shown as it was first written, however it was written here.
+                if given.iter().map(Name::key).ne(body.tags.iter().map(Name::key)) {
+                    body.tags = given;
+                }
+            }
             "language" => body.language = Language::parse(&given.language),
             _ => {}
         }
