@@ -83,6 +83,8 @@ pub trait Attempts: Send + Sync + 'static {
     fn take<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, Result<(), Exhausted>>;
     /// Gives back what [`Self::take`] took: the attempt succeeded.
     fn give_back<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, ()>;
+    /// Makes the allowances whole: those who used them up do not count any more.
+    fn restore<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, ()>;
 }
 
 impl Settings {
@@ -179,6 +181,15 @@ impl Attempts for InProcess {
             let mut whole_at = self.whole_at.lock().unwrap_or_else(PoisonError::into_inner);
             for claim in claims {
                 whole_at.entry(claim.key).and_modify(|at| *at -= claim.allowance.cost());
+            }
+        })
+    }
+
+    fn restore<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let mut whole_at = self.whole_at.lock().unwrap_or_else(PoisonError::into_inner);
+            for claim in claims {
+                whole_at.remove(&claim.key);
             }
         })
     }

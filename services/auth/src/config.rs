@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use ::http::uri::Authority;
 use chassis::{DatabaseSettings, ServerSettings, config::duration};
 use serde::Deserialize;
 
@@ -91,6 +92,9 @@ impl SigningKeySettings {
     /// Everybody has to know a key before it signs, and it has to outlive a token.
     fn check(&self) -> Result<(), Error> {
         let fails = |setting, why: &str| Err(Error::Setting(setting, why.to_owned()));
+        if self.check_every.is_zero() {
+            return fails("signing_keys.check_every", "keys cannot be looked at without a pause");
+        }
         if self.publish_before <= Duration::from_secs(http::MAX_AGE.into()) + self.check_every {
             return fails("signing_keys.publish_before", "copies of the JWKS live longer, with `check_every` on top");
         }
@@ -101,11 +105,12 @@ impl SigningKeySettings {
     }
 }
 
-/// An issuer is compared as text everywhere, so it has one spelling: no slash at the end, no query, no fragment (RFC 8414, 2).
+/// An issuer is compared as text everywhere, so it has one spelling: scheme and host. With a path, the metadata would have to be
+/// elsewhere (RFC 8414, 3).
 fn check_issuer(issuer: &str) -> Result<(), Error> {
-    let rest = issuer.strip_prefix("https://").or_else(|| issuer.strip_prefix("http://"));
-    match rest {
-        Some(host) if !host.is_empty() && !host.ends_with('/') && !host.contains(['?', '#']) => Ok(()),
+    let authority = issuer.strip_prefix("https://").or_else(|| issuer.strip_prefix("http://"));
+    match authority.map(str::parse::<Authority>) {
+        Some(Ok(authority)) if !authority.as_str().contains('@') => Ok(()),
         _ => Err(Error::Setting("issuer", format!("`{issuer}` is not http(s)://host without a slash at the end"))),
     }
 }

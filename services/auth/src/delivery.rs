@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     account::Account,
     code::Secret,
-    mail::{Letter, Mailer, Pending},
+    mail::{self, Letter, Mailer, Pending},
     store as tables,
 };
 
@@ -94,7 +94,10 @@ impl Delivery {
             return Ok(Step::Done);
         }
         let sent = match self.take(&mail).await? {
-            Taken::Letter(letter) => self.mailer.send(letter).await,
+            Taken::Letter(letter) => {
+                let sending = tokio::time::timeout(mail::TRY, self.mailer.send(letter));
+                sending.await.unwrap_or(Err(mail::Error::Slow))
+            }
             Taken::ForNobody => Ok(()),
             Taken::ByAnother => return Ok(Step::Lost),
         };

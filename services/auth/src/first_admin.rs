@@ -8,6 +8,7 @@ use store::Db;
 
 use crate::{
     account::{Account, Email},
+    events::Announcer,
     password::{Hasher, Password},
     role::Roles,
     settings::Settings,
@@ -31,6 +32,7 @@ impl FirstAdmin {
 pub(crate) async fn create(
     db: &Db,
     hasher: &Hasher,
+    announcer: &Announcer,
     source: &Source,
     email: &str,
     chosen: String,
@@ -46,9 +48,14 @@ pub(crate) async fn create(
     account.email_verified = Some(now);
     let mut tx = db.begin().await?;
     if !tables::account::insert(&mut tx, &account).await? {
+        drop(tx);
+        if !tables::account::has_admin(&mut db.read().await?).await? {
+            tracing::warn!("Nobody is admin: the address of `first_admin` has an account already. Set another one");
+        }
         return Ok(None);
     }
     tables::settings::save(&mut tx, &Settings::new(account.id, now)).await?;
+    announcer.registered(&mut tx, &account).await?;
     tx.commit().await?;
     let password = Arc::into_inner(password).ok_or("the password is still being hashed")?;
     Ok(Some(FirstAdmin { email: email.to_owned(), password }))

@@ -147,16 +147,17 @@ pub async fn build(config: Config, platform: Platform) -> Result<(Bound, Option<
     let keyless = store::signing_key::list(&mut db.read().await?).await.map_or(true, |keys| keys.is_empty());
     let spare = keyless.then(|| tokio::task::spawn_blocking(Private::generate));
     db.migrate(&store::ALL_MIGRATIONS).await?;
+    let ring = Arc::new(KeyRing::default());
+    let verifier =
+        Verifier::new(Arc::clone(&ring) as _, config.issuer.clone(), token::AUDIENCE.to_owned(), source.clone());
+    let announcer = Announcer::new(Outbox::new(NAME, source.clone()), verifier.clone());
     let first_admin = match config.first_admin.as_str() {
         "" => None,
-        email => first_admin::create(&db, &hasher, &source, email, config.first_admin_password)
+        email => first_admin::create(&db, &hasher, &announcer, &source, email, config.first_admin_password)
             .await
             .map_err(Error::FirstAdmin)?,
     };
 
-    let ring = Arc::new(KeyRing::default());
-    let verifier =
-        Verifier::new(Arc::clone(&ring) as _, config.issuer.clone(), token::AUDIENCE.to_owned(), source.clone());
     let auth = Arc::new(Auth {
         db: db.clone(),
         source: source.clone(),
@@ -179,7 +180,7 @@ pub async fn build(config: Config, platform: Platform) -> Result<(Bound, Option<
         },
         refresh_key: hmac::Key::new(hmac::HMAC_SHA256, &platform.key.derive("auth.refresh-tokens")),
         page_tokens: page::Tokens::new(platform.key.derive("auth.page-tokens")),
-        announcer: Announcer::new(Outbox::new(NAME, source.clone()), verifier.clone()),
+        announcer,
         mail_bell: Arc::default(),
         workload_scopes,
     });

@@ -3,7 +3,7 @@
 //! A mail is asked for by a row that commits with the change it is about (`store::mail`), so an acknowledged registration's mail
 //! is never lost; [`crate::delivery`] makes its code and hands it to a [`Mailer`], again and again until that takes it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{os::unix::fs::DirBuilderExt, path::PathBuf, time::Duration};
 
 use futures_util::future::BoxFuture;
 use ids::{MailId, Timestamp};
@@ -58,8 +58,10 @@ pub struct Pending {
 
 /// How long an undeliverable mail is tried.
 const LIFE: Duration = Duration::from_hours(24);
-/// The first wait between two tries; it doubles up to an hour.
-const FIRST_WAIT: Duration = Duration::from_secs(5);
+/// How long a try may take.
+pub const TRY: Duration = Duration::from_secs(30);
+/// The first wait from one try to the next; it doubles up to an hour. It is longer than a try: nobody takes a mail that is under way.
+const FIRST_WAIT: Duration = Duration::from_mins(1);
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
 impl Pending {
@@ -138,6 +140,8 @@ pub enum Error {
     Message(#[source] lettre::error::Error),
     #[error("the mail server did not take the mail")]
     Smtp(#[source] lettre::transport::smtp::Error),
+    #[error("the mail server took too long")]
+    Slow,
     #[error("the mail file cannot be written")]
     File(#[source] std::io::Error),
 }
@@ -214,9 +218,9 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Keeps mails in `path`, which is made when it is not there.
+    /// Keeps mails in `path`, which is made when it is not there, for its owner alone: there are codes in it.
     pub fn new(path: PathBuf, from: Mailbox) -> Result<Self, Error> {
-        std::fs::create_dir_all(&path).map_err(Error::File)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(Error::File)?;
         Ok(Self { path, from })
     }
 }

@@ -74,10 +74,10 @@ pub(super) async fn grant(
     Ok(([(CACHE_CONTROL, "no-store")], Json(tokens)).into_response())
 }
 
-/// Reads the form. Parameters that are not known are ignored, one that comes twice is refused (RFC 6749, 3.2).
+/// Reads the form. Parameters that are not known or have no value are ignored, one that comes twice is refused (RFC 6749, 3.2).
 fn read(parameters: Vec<(String, String)>, headers: &HeaderMap) -> Result<Refresh, Refusal> {
     let (mut grant_type, mut client, mut token, mut scope) = (None, None, None, None);
-    for (name, value) in parameters {
+    for (name, value) in parameters.into_iter().filter(|(_, value)| !value.is_empty()) {
         let place = match name.as_str() {
             "grant_type" => &mut grant_type,
             "client_id" => &mut client,

@@ -74,7 +74,8 @@ pub(super) async fn request_password_reset(
     Ok(tx.commit().await?)
 }
 
-/// Sets a new password by a mailed code, and ends every session.
+/// Sets a new password by a mailed code, and ends every session. Whoever has the code may log in at once, though others' guesses
+/// have shut the account.
 pub(super) async fn reset_password(auth: &Auth, request: Request<ResetPasswordRequest>) -> Result<(), Problem> {
     let ResetPasswordRequest { code, password } = request.into_inner();
     let (code, password) = (Secret::presented(code), Password::chosen(password)?);
@@ -88,7 +89,10 @@ pub(super) async fn reset_password(auth: &Auth, request: Request<ResetPasswordRe
     tables::account::save(&mut tx, &account).await?;
     tables::session::end_all(&mut tx, user, now).await?;
     auth.announcer.revoked(&mut tx, &account, None, now).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    let guesses = auth.limits.claims(Action::LogIn, &[Subject::account(account.email.key())]);
+    auth.attempts.restore(&guesses).await;
+    Ok(())
 }
 
 /// Opens a session. Every path evaluates argon2id once, and only a right password learns of a suspension.

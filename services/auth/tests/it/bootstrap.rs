@@ -8,6 +8,7 @@ on_both! {
         let (email, password) = world.first_admin.clone().unwrap();
         assert_eq!(email, "root@example.org");
         let me = world.me(&world.admin().await).await.unwrap();
+        world.heard("auth.user.registered", &me.id, 1).await;
         assert_eq!((me.roles, me.email_verified), (vec!["member".to_owned(), "admin".to_owned()], true));
         let world = world.restart(|settings| settings).await;
         assert!(world.first_admin.is_none());
@@ -19,6 +20,14 @@ on_both! {
         world.person("root@example.org", "chosen beforehand").await;
     }
 
+    async fn a_member_who_has_the_address_is_not_made_admin(backend: Backend) {
+        let world = World::with(backend, |settings| settings.set("first_admin", "")).await;
+        let member = world.member("root@example.org").await;
+        let world = world.restart(|settings| settings).await;
+        assert!(world.first_admin.is_none());
+        assert_eq!(world.me(&member).await.unwrap().roles, ["member"]);
+    }
+
     async fn no_admin_is_made_unless_asked_for(backend: Backend) {
         let world = World::with(backend, |settings| settings.set("first_admin", "")).await;
         assert!(world.first_admin.is_none());
@@ -28,7 +37,7 @@ on_both! {
 #[tokio::test]
 async fn keys_that_nobody_could_know_in_time_are_refused() {
     let mesh = testkit::Mesh::start().await;
-    for (setting, value) in [("publish_before", "5m"), ("rotate_every", "20m")] {
+    for (setting, value) in [("publish_before", "5m"), ("rotate_every", "20m"), ("check_every", "0s")] {
         let settings = testkit::overrides().set(&format!("signing_keys.{setting}"), value);
         let config = chassis::config::load(auth::DEFAULTS, "auth", None, &settings).unwrap();
         let outcome = auth::build(config, mesh.platform("auth").await).await;
@@ -39,7 +48,17 @@ async fn keys_that_nobody_could_know_in_time_are_refused() {
 #[tokio::test]
 async fn an_issuer_that_is_no_address_is_refused() {
     let mesh = testkit::Mesh::start().await;
-    for issuer in ["", "guildhall", "https://", "https://a/", "https://a?b", "ftp://a"] {
+    for issuer in [
+        "",
+        "guildhall",
+        "https://",
+        "https://a/",
+        "https://a/b",
+        "https://a?b",
+        "https://a b",
+        "https://u@a",
+        "ftp://a",
+    ] {
         let settings = testkit::overrides().set("issuer", issuer).set("database.url", "sqlite:never-opened.db");
         let config = chassis::config::load(auth::DEFAULTS, "auth", None, &settings).unwrap();
         let outcome = auth::build(config, mesh.platform("auth").await).await;

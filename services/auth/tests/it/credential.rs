@@ -177,6 +177,21 @@ on_both! {
         world.login("ada@example.org", PASSWORD).await.unwrap();
     }
 
+    async fn a_reset_opens_an_account_that_others_have_shut(backend: Backend) {
+        let world = World::start(backend).await;
+        world.register("ada@example.org").await;
+        for _ in 0..10 {
+            assert_refused(world.login("ada@example.org", "wrong password").await, Reason::CredentialsInvalid);
+        }
+        assert_refused(world.login("ada@example.org", PASSWORD).await, Reason::TooManyAttempts);
+        let request = RequestPasswordResetRequest { email: "ada@example.org".into() };
+        world.accounts().request_password_reset(request).await.unwrap();
+        let code = world.code("ada@example.org", RESET, 1).await;
+        let reset = ResetPasswordRequest { code, password: "a brand new password".into() };
+        world.accounts().reset_password(reset).await.unwrap();
+        world.login("ada@example.org", "a brand new password").await.unwrap();
+    }
+
     async fn concurrent_guesses_do_not_outrun_the_limit(backend: Backend) {
         let world = World::start(backend).await;
         world.register("ada@example.org").await;

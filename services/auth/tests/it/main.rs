@@ -8,6 +8,7 @@ mod credential;
 mod mail;
 mod oauth;
 mod person;
+mod replicas;
 mod session;
 mod signing_key;
 mod svid;

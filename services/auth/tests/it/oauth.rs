@@ -123,6 +123,8 @@ on_both! {
             let token = ada.refresh.as_str();
             [("grant_type", "refresh_token"), ("client_id", "guildhall"), ("refresh_token", token), ("scope", scope)]
         };
+        let all = with_scope("");
+        assert_eq!(world.post_token(&all).await.body["scope"], claims(&ada.access)["scope"], "no value is no parameter");
         for scope in ["admin", "profile moderation", "profile  x", "\"", "openid"] {
             let answer = world.post_token(&with_scope(scope)).await;
             assert_eq!((answer.status.as_u16(), &answer.body["error"]), (400, &json!("invalid_scope")), "{scope}");
@@ -149,7 +151,7 @@ on_both! {
             (&[grant, ("client_id", "Guildhall"), refresh], 401, "invalid_client"),
             (&[grant, client, ("client_secret", "x"), refresh], 401, "invalid_client"),
             (&[grant, client, ("refresh_token", "x")], 400, "invalid_grant"),
-            (&[grant, client, ("refresh_token", "")], 400, "invalid_grant"),
+            (&[grant, client, ("refresh_token", "")], 400, "invalid_request"),
         ];
         for (form, status, error) in cases {
             let answer = world.post_token(form).await;

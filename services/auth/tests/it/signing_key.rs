@@ -4,19 +4,11 @@ use std::time::Duration;
 
 use crate::{
     on_both,
-    world::{World, eventually, get},
+    world::{World, eventually, kid_of, kids_of},
 };
 
 async fn kids(world: &World) -> Vec<String> {
     kids_of(&world.get("/oauth2/jwks").await.body)
-}
-
-fn kids_of(jwks: &serde_json::Value) -> Vec<String> {
-    jwks["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
-}
-
-fn kid_of(token: &str) -> String {
-    jsonwebtoken::decode_header(token).unwrap().kid.unwrap()
 }
 
 on_both! {
@@ -50,28 +42,4 @@ on_both! {
         assert_eq!(kids(&world).await, before);
         world.me(&ada).await.unwrap();
     }
-}
-
-/// On PostgreSQL alone: SQLite admits one process.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_that_start_at_once_make_one_key_and_rotate_once() {
-    let world = World::start(testkit::Backend::Postgres).await;
-    let replicas = world.replicas(3).await;
-    let of_all = async || {
-        let mut kids = Vec::new();
-        for replica in &replicas {
-            kids.push(kids_of(&get(replica, "/oauth2/jwks").await.body));
-        }
-        kids
-    };
-    let first = of_all().await;
-    assert_eq!(first[0].len(), 1);
-    assert!(first.iter().all(|kids| *kids == first[0]));
-
-    world.clock.advance(Duration::from_hours(30 * 24) - Duration::from_mins(15));
-    eventually("the next key everywhere", async || {
-        let kids = of_all().await;
-        (kids[0].len() == 2 && kids.iter().all(|of| *of == kids[0])).then_some(())
-    })
-    .await;
 }

@@ -154,8 +154,7 @@ impl World {
     }
 
     pub(crate) async fn login(&self, email: &str, password: &str) -> Result<LoginResponse, Status> {
-        let request = LoginRequest { email: email.into(), password: password.into() };
-        self.accounts().login(request).await.map(Response::into_inner)
+        login(self.accounts(), email, password).await
     }
 
     /// Logs in and finds out who that is.
@@ -224,14 +223,12 @@ impl World {
 
     /// Posts a form to `/oauth2/token`.
     pub(crate) async fn post_token(&self, form: &[(&str, &str)]) -> Answer {
-        let pairs: Vec<_> = form.iter().map(|(name, value)| format!("{name}={}", value.replace(' ', "+"))).collect();
-        let headers = [("content-type", "application/x-www-form-urlencoded")];
-        self.http(Method::POST, "/oauth2/token", &headers, pairs.join("&")).await
+        post_token(self.edge.clone(), form).await
     }
 
     /// Uses a refresh token.
     pub(crate) async fn refresh(&self, token: &str) -> Answer {
-        self.post_token(&[("grant_type", "refresh_token"), ("client_id", "guildhall"), ("refresh_token", token)]).await
+        refresh(self.edge.clone(), token).await
     }
 
     pub(crate) async fn http(&self, method: Method, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
@@ -239,9 +236,42 @@ impl World {
     }
 }
 
-/// GETs a path of one replica.
-pub(crate) async fn get(replica: &Replica, path: &str) -> Answer {
-    send(replica.edge.clone(), Method::GET, path, &[], String::new()).await
+impl Replica {
+    pub(crate) fn accounts(&self) -> AccountServiceClient<Channel> {
+        AccountServiceClient::new(self.edge.clone())
+    }
+
+    pub(crate) async fn login(&self, email: &str, password: &str) -> Result<LoginResponse, Status> {
+        login(self.accounts(), email, password).await
+    }
+
+    pub(crate) async fn refresh(&self, token: &str) -> Answer {
+        refresh(self.edge.clone(), token).await
+    }
+
+    /// The ids of the keys that it publishes.
+    pub(crate) async fn kids(&self) -> Vec<String> {
+        kids_of(&send(self.edge.clone(), Method::GET, "/oauth2/jwks", &[], String::new()).await.body)
+    }
+}
+
+async fn login(
+    mut accounts: AccountServiceClient<Channel>,
+    email: &str,
+    password: &str,
+) -> Result<LoginResponse, Status> {
+    let request = LoginRequest { email: email.into(), password: password.into() };
+    accounts.login(request).await.map(Response::into_inner)
+}
+
+async fn refresh(edge: Channel, token: &str) -> Answer {
+    post_token(edge, &[("grant_type", "refresh_token"), ("client_id", "guildhall"), ("refresh_token", token)]).await
+}
+
+async fn post_token(edge: Channel, form: &[(&str, &str)]) -> Answer {
+    let pairs: Vec<_> = form.iter().map(|(name, value)| format!("{name}={}", value.replace(' ', "+"))).collect();
+    let headers = [("content-type", "application/x-www-form-urlencoded")];
+    send(edge, Method::POST, "/oauth2/token", &headers, pairs.join("&")).await
 }
 
 async fn send(edge: Channel, method: Method, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
@@ -304,6 +334,16 @@ pub(crate) fn refusal<T: std::fmt::Debug>(outcome: Result<T, Status>) -> Problem
 #[track_caller]
 pub(crate) fn assert_refused<T: std::fmt::Debug>(outcome: Result<T, Status>, reason: Reason) {
     assert_eq!(refusal(outcome).reason(), reason);
+}
+
+/// The ids of the keys of a JWKS.
+pub(crate) fn kids_of(jwks: &Value) -> Vec<String> {
+    jwks["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The id of the key that signed a JWT.
+pub(crate) fn kid_of(token: &str) -> String {
+    jsonwebtoken::decode_header(token).unwrap().kid.unwrap()
 }
 
 /// The payload of a JWT.
