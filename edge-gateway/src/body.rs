@@ -9,13 +9,11 @@ use std::{
 
 use axum::body::{Body, Bytes};
 use futures_util::{Stream, StreamExt};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyDataStream, BodyExt};
 use status::{Problem, Reason};
 use tokio::time::{Instant, Sleep};
-
-use crate::problem::Failure;
 
 /// Why a body was not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,24 +30,16 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
             Error::TooLarge => Self::new(Reason::PayloadTooLarge),
-            Error::TooSlow => Self::new(Reason::DeadlineExceeded).message("The request's body did not arrive in time."),
+            Error::TooSlow => Self::new(Reason::RequestTimeout),
             Error::Broken => Self::new(Reason::MalformedRequest).message("The request's body broke off."),
         }
     }
 }
 
-impl Error {
-    pub(crate) fn into_failure(self) -> Failure {
-        let failure = Failure::from(Problem::from(self));
-        // The reason's own status would blame a server behind the edge.
-        if self == Self::TooSlow { failure.status(StatusCode::REQUEST_TIMEOUT) } else { failure }
-    }
-}
-
 /// Refuses by `Content-Length`, before a byte is read.
-pub(crate) fn check_length(headers: &HeaderMap, most: u64) -> Result<(), Failure> {
+pub(crate) fn check_length(headers: &HeaderMap, most: u64) -> Result<(), Error> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > most) { Err(Error::TooLarge.into_failure()) } else { Ok(()) }
+    if length.is_some_and(|length| length > most) { Err(Error::TooLarge) } else { Ok(()) }
 }
 
 /// A request's body.

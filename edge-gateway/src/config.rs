@@ -83,7 +83,7 @@ pub struct ConnectionLimits {
     /// How long a client may take over a request's head, and over a TLS handshake.
     #[serde(with = "chassis::config::duration")]
     pub header_read: Duration,
-    /// How long a client may take nothing of what it is being sent.
+    /// How long a client may take nothing of what it is being sent, on a connection or on one stream of HTTP/2.
     #[serde(with = "chassis::config::duration")]
     pub write_stall: Duration,
     /// How long a connection without a request stays open.

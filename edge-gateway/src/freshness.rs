@@ -34,8 +34,19 @@ pub(crate) fn compression() -> CompressionLayer<impl Predicate> {
 #[derive(Clone, Copy)]
 pub(crate) struct Live;
 
+/// A client that refuses plain bytes gets them where it takes nothing else: a 406 is only a SHOULD (RFC 9110, 12.5.3), and by
+/// then the call has been made. So they are accepted last.
+fn accept_plain(headers: &mut HeaderMap) {
+    let header::Entry::Occupied(mut accepted) = headers.entry(header::ACCEPT_ENCODING) else { return };
+    let lines: Vec<_> = accepted.insert_mult(HeaderValue::from_static("identity;q=0.001")).collect();
+    for line in lines {
+        accepted.append(line);
+    }
+}
+
 /// A compressed answer has other bytes than the one its tag was made for (RFC 9110, 8.8.3.3).
-pub(crate) async fn weaken(request: Request, next: Next) -> Response {
+pub(crate) async fn weaken(mut request: Request, next: Next) -> Response {
+    accept_plain(request.headers_mut());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     if !headers.contains_key(header::CONTENT_ENCODING) {

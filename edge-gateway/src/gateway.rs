@@ -50,6 +50,8 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .layer(telemetry::ServerLayer::new(crate::NAME))
         // Every answer has a request id and a line in the log, which carries the span's trace id.
         .layer(from_fn_with_state(Arc::clone(&gateway), access_log::record))
+        // Outside of what writes or compresses bodies: to HEAD, a problem too comes without one.
+        .layer(from_fn(guard::without_head_body))
         // Outside of all that can fail: writes the body of any problem that comes out.
         .layer(from_fn(problem::render))
         .layer(from_fn(guard::harden))
@@ -61,23 +63,25 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         // Outside of compression, since only there is known whether an entity tag is still exact.
         .layer(from_fn(freshness::weaken))
         .layer(freshness::compression())
-        .layer(from_fn(guard::without_head_body))
         // The last thing before any work: what is too large is refused unread.
         .layer(from_fn_with_state(Arc::clone(&gateway), guard::measure));
     Router::new().fallback(dispatch).with_state(gateway).layer(layers)
 }
 
-/// Answers an OPTIONS that is no preflight, and so a question about the address itself.
+/// Answers an OPTIONS that is no preflight, and so a question about the address itself. What follows does not see it.
 async fn plain_options(
     gateway: State<Arc<Gateway>>,
     exchange: Extension<Exchange>,
     request: Request,
     next: Next,
 ) -> Response {
-    if request.method() == Method::OPTIONS && !request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
-        return dispatch(gateway, exchange, request).await;
+    if request.method() != Method::OPTIONS || request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+        return next.run(request).await;
     }
-    next.run(request).await
+    match guard::refusal(&gateway.config.request, &request) {
+        Some(refusal) => refusal,
+        None => dispatch(gateway, exchange, request).await,
+    }
 }
 
 async fn dispatch(

@@ -40,9 +40,19 @@ impl Kind {
         let subtype = headers.get(header::CONTENT_TYPE)?.as_bytes().strip_prefix(b"application/grpc")?;
         match subtype {
             [] | [b'+' | b';', ..] => Some(Self::Native),
-            _ if subtype.starts_with(b"-web") => Some(Self::Web),
+            // What tonic-web translates. It would let anything else through as it is.
+            b"-web" | b"-web+proto" | b"-web-text" | b"-web-text+proto" => Some(Self::Web),
             _ => None,
         }
+    }
+
+    /// A refusal before anything else was looked at. Its status stands among the headers, where gRPC-Web takes it too.
+    pub(crate) fn refuse(self, problem: Problem) -> Response {
+        let mut response = Status::from(problem).into_http();
+        if self == Self::Web {
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc-web+proto"));
+        }
+        response
     }
 }
 
@@ -70,11 +80,6 @@ pub(crate) async fn handle(gateway: Arc<Gateway>, exchange: Exchange, kind: Kind
         Ok(response) => response.map(Body::new),
         Err(never) => match never {},
     }
-}
-
-/// A refusal before anything else was looked at.
-pub(crate) fn refuse(problem: Problem) -> Response {
-    Status::from(problem).into_http()
 }
 
 type Answer = http::Response<tonic::body::Body>;
@@ -245,7 +250,9 @@ mod tests {
         assert_eq!(kind("application/grpc+proto"), Some(Kind::Native));
         assert_eq!(kind("application/grpc-web+proto"), Some(Kind::Web));
         assert_eq!(kind("application/grpc-web-text"), Some(Kind::Web));
-        assert_eq!(kind("application/grpcfoo"), None);
+        for other in ["application/grpcfoo", "application/grpc-web+json", "application/grpc-webbing"] {
+            assert_eq!(kind(other), None, "{other}");
+        }
         assert_eq!(kind("application/json"), None);
     }
 

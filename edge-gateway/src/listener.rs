@@ -31,7 +31,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::{config::Config, exchange::Peer, limit::network, stall::Stall};
+use crate::{
+    config::Config,
+    exchange::Peer,
+    limit::network,
+    stall::{Stall, paced},
+};
 
 /// Pause after a failed accept: it fails again at once while the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -157,7 +162,8 @@ impl Connections {
             let held = busy.hold();
             request.extensions_mut().insert(peer);
             let answer = self.router.clone().oneshot(request.map(Body::new));
-            async { answer.await.map(|response| response.map(|body| Held { body, _held: held })) }
+            let patience = self.config.connection.write_stall;
+            async move { answer.await.map(|response| response.map(|body| paced(Held { body, _held: held }, patience))) }
         });
         let stream = TokioIo::new(Stall::new(stream, self.config.connection.write_stall));
         let mut connection = pin!(self.protocol.serve_connection(stream, service));

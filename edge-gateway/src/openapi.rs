@@ -154,23 +154,23 @@ impl Operation<'_, '_> {
             let bound: Vec<_> = self.binding.template.variables.iter().map(|variable| variable.field.clone()).collect();
             self.query_parameters(&self.binding.rpc.input.clone(), &mut Vec::new(), &bound, &mut parameters);
         }
-        let mut header = |name: &str, description: &str| {
-            parameters
-                .push(json!({"name": name, "in": "header", "description": description, "schema": {"type": "string"}}));
+        let mut header = |name: &str, description: &str, schema: Value| {
+            parameters.push(json!({"name": name, "in": "header", "description": description, "schema": schema}));
         };
         if self.binding.if_match && self.binding.method != Method::GET {
-            header("If-Match", "The entity tag that the resource must still have; otherwise 412.");
+            header("If-Match", "The entity tag that the resource must still have; otherwise 412.", text());
         }
-        if self.binding.rpc.idempotency_key.is_some() && !self.binding.rpc.client_streaming {
+        if let Some(key) = self.binding.rpc.idempotency_key.as_ref().filter(|_| !self.binding.rpc.client_streaming) {
             header(
                 "Idempotency-Key",
                 "The same key with the same request gets the first answer again; with another request 409.",
+                self.schemas.field(key),
             );
         }
         for name in &self.binding.rpc.http.request_headers {
             // OpenAPI ignores these three as parameters, and nobody sets the fourth by hand.
             if !["accept", "content-type", "authorization", "user-agent"].contains(&name.as_str()) {
-                header(name.as_str(), "Handed to the service.");
+                header(name.as_str(), "Handed to the service.", text());
             }
         }
         parameters
@@ -188,7 +188,7 @@ impl Operation<'_, '_> {
             let mut parameter = json!({"name": name(template, index), "in": "path", "required": true});
             parameter["schema"] = match (whole, &field) {
                 (Some(_), Some(field)) => self.schemas.field(field),
-                _ => json!({"type": "string"}),
+                _ => text(),
             };
             let comment = field.map(|field| self.comments.of_field(&field)).unwrap_or_default();
             let several = if *segment == Segment::Rest { "Any number of segments, slashes included." } else { "" };
@@ -272,12 +272,8 @@ impl Operation<'_, '_> {
             (_, true) => stream(self.binding.formats(), &self.answer()),
             (_, false) => single(&self.answer()),
         };
-        let headers: Map<_, _> = rpc
-            .http
-            .response_headers
-            .iter()
-            .map(|name| (name.to_string(), json!({"schema": {"type": "string"}})))
-            .collect();
+        let headers: Map<_, _> =
+            rpc.http.response_headers.iter().map(|name| (name.to_string(), json!({"schema": text()}))).collect();
         let mut responses = Map::new();
         let mut answer = |status: &str, mut answer: Value| {
             if !headers.is_empty() {
@@ -346,6 +342,11 @@ fn innermost(template: &Template, index: usize) -> Option<&Variable> {
         .iter()
         .filter(|variable| variable.segments.contains(&index))
         .min_by_key(|variable| variable.segments.len())
+}
+
+/// The schema of any text.
+fn text() -> Value {
+    json!({"type": "string"})
 }
 
 fn single(schema: &Value) -> Value {

@@ -23,13 +23,12 @@ const UNAVAILABLE_SECONDS: u64 = 1;
 #[derive(Debug)]
 pub(crate) struct Failure {
     problem: Problem,
-    status: Option<StatusCode>,
     headers: HeaderMap,
 }
 
 impl<P: Into<Problem>> From<P> for Failure {
     fn from(problem: P) -> Self {
-        Self { problem: problem.into(), status: None, headers: HeaderMap::new() }
+        Self { problem: problem.into(), headers: HeaderMap::new() }
     }
 }
 
@@ -37,13 +36,6 @@ impl Failure {
     #[must_use]
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
-        self
-    }
-
-    /// Answers another status than the reason's own.
-    #[must_use]
-    pub(crate) fn status(mut self, status: StatusCode) -> Self {
-        self.status = Some(status);
         self
     }
 
@@ -64,7 +56,7 @@ struct Pending(Arc<Problem>);
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = self.status.unwrap_or_else(|| status(self.problem.reason()));
+        *response.status_mut() = status(self.problem.reason());
         *response.headers_mut() = self.headers;
         describe(&self.problem, response.headers_mut());
         response.extensions_mut().insert(Pending(Arc::new(self.problem)));

@@ -40,10 +40,7 @@ pub(crate) async fn handle(
         let channel = gateway.upstreams.channel(passthrough.owner).await?;
         channel.oneshot(forwarded).await.map_err(|status| Problem::from(&status))
     };
-    let response = deadline
-        .bound(call)
-        .await
-        .map_err(|problem| received.error().map_or_else(|| problem.into(), body::Error::into_failure))?;
+    let response = deadline.bound(call).await.map_err(|problem| received.error().map_or(problem, Problem::from))?;
     let (mut parts, body) = response.into_parts();
     parts.headers = headers::end_to_end(&parts.headers);
     headers::without_internal(&mut parts.headers);

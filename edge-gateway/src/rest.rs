@@ -59,7 +59,7 @@ impl Call<'_> {
         let (rpc, settings) = (self.matched.rpc(), &self.gateway.config);
         let format = self.matched.negotiate(&self.parts.headers)?;
         let deadline = Deadline::of_rest(&self.parts.headers, rpc, &settings.deadline)?;
-        if self.parts.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        if self.parts.headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
             return Err(Problem::new(Reason::UnsupportedMediaType)
                 .message("Compressed request bodies are not supported.")
                 .into());
@@ -86,7 +86,7 @@ impl Call<'_> {
             tokio::select! {
                 biased;
                 Ok(problem) = refused => {
-                    return Err(received.error().map_or_else(|| problem.into(), body::Error::into_failure));
+                    return Err(received.error().map_or(problem, Problem::from).into());
                 }
                 answer = client.one(self.metadata(), messages) => answer?,
             }
@@ -128,7 +128,7 @@ impl Call<'_> {
         let limits = &self.gateway.config.request;
         body::check_length(&self.parts.headers, limits.body_bytes as u64)?;
         let received = Received::new(body, limits.body_bytes as u64, limits.body_idle);
-        let body = received.collect().await.map_err(body::Error::into_failure)?;
+        let body = received.collect().await?;
         Ok(self.matched.request(self.parts.uri.query(), &self.parts.headers, &body)?)
     }
 

@@ -114,7 +114,7 @@ impl Bound {
             failure = consumers.failure() => Some(failure.into()),
             failure = background.failure() => Some(failure.into()),
             ended = &mut server => Some(unexpected(ended)),
-            ended = &mut admin => Some(unexpected(ended)),
+            ended = &mut admin => Some(unexpected(ended.map(Ok))),
         };
         if let Some(failure) = &failure {
             tracing::error!(service = name, error = %failure, "A part of {name} failed, and so {name} ends");

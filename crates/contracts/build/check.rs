@@ -7,6 +7,8 @@ use prost_reflect::{Cardinality, DescriptorPool, DynamicMessage, Kind, MessageDe
 use super::methods;
 use super::options::{self, Read};
 
+/// `guildhall.mesh.v1.Access.User`
+const AUTHENTICATED: i32 = 3;
 const ROLES: [&str; 4] = ["member", "moderator", "operator", "admin"];
 
 /// What is wrong, each in a sentence that begins with where.
@@ -43,6 +45,9 @@ fn access(method: &MethodDescriptor) -> Vec<String> {
         faults.push("access must say `user`: WORKLOAD_ONLY, ANONYMOUS or AUTHENTICATED".to_owned());
     }
     let role = access.text("role");
+    if access.choice("user") != AUTHENTICATED && !(role.is_empty() && access.texts("scopes").is_empty()) {
+        faults.push("scopes and a role are a person's: access must say `user: AUTHENTICATED`".to_owned());
+    }
     if !role.is_empty() && !ROLES.contains(&role.as_str()) {
         faults.push(format!("access names the role `{role}`, which is none of {}", ROLES.join(", ")));
     }

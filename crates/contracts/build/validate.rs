@@ -182,6 +182,9 @@ impl Generator {
     }
 
     fn single(&mut self, element: &Element) -> TokenStream {
+        if element.one_line && element.kind != Kind::String {
+            self.fault(element.place, "`one_line` fits texts");
+        }
         match &element.kind {
             Kind::String => self.text(element),
             Kind::Enum(_) => self.choice(element),
@@ -307,7 +310,7 @@ fn field_rules(field: &FieldDescriptor) -> Option<DynamicMessage> {
     options::message_extension(&field.options(), "buf.validate.field")
 }
 
-/// Whether the field holds a name. Only text can.
+/// Whether the field holds a name.
 fn is_one_line(field: &FieldDescriptor) -> bool {
     options::extension(&field.options(), "guildhall.mesh.v1.one_line")
         .is_some_and(|value| value.as_bool() == Some(true))

@@ -19,7 +19,7 @@ pub use method::{
     Access, Cache, HttpRules, Idempotency, LimitClass, METHODS, Method, PASSTHROUGHS, Passthrough, Role, UnknownRole,
     User, method,
 };
-pub use validate::{FieldPath, Validate, violations};
+pub use validate::{FieldPath, ONE_LINE, Validate, violations};
 
 pub use generated::google;
 pub use generated::guildhall::*;

@@ -4,6 +4,7 @@ use status::Violation;
 
 mod rules;
 
+pub use rules::ONE_LINE;
 pub(crate) use rules::{Choice, Form, Number, Pattern, Repeated, Text, compile, is_zero};
 
 /// A request tells at most so many of its faults: the list travels in HTTP/2 headers, which peers bound.

@@ -148,13 +148,15 @@ impl<B: Body<Data = Bytes>> Body for ObservedBody<B> {
         let this = self.project();
         let span = this.call.as_ref().map_or_else(tracing::Span::none, |call| call.span().clone());
         let frame = ready!(span.in_scope(|| this.body.poll_frame(context)));
-        let trailers: Option<&HeaderMap> = match &frame {
-            Some(Ok(frame)) => frame.trailers_ref(),
-            Some(Err(_)) | None => None,
+        let (data, trailers): (Option<&Bytes>, Option<&HeaderMap>) = match &frame {
+            Some(Ok(frame)) => (frame.data_ref(), frame.trailers_ref()),
+            Some(Err(_)) | None => (None, None),
         };
-        if !matches!(&frame, Some(Ok(frame)) if frame.is_data())
-            && let Some(mut call) = this.call.take()
-        {
+        if let Some(data) = data {
+            if let Some(call) = this.call {
+                call.passed(data);
+            }
+        } else if let Some(mut call) = this.call.take() {
             call.ended(trailers);
         }
         Poll::Ready(frame)

@@ -10,7 +10,7 @@ use crate::transcode::{
     scalar::{self, WellKnown},
 };
 
-const UUID: &str = "^$|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
+const UUID: &str = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
 
 /// The schemas that the operations refer to, each rendered once.
 pub struct Schemas<'p> {
@@ -122,8 +122,18 @@ impl<'p> Schemas<'p> {
         } else {
             self.kind(&field.kind())
         };
-        if let Some(rules) = Annotation::of(&field.options(), "buf.validate.field") {
-            constrain(&mut schema, &rules);
+        let rules = Annotation::of(&field.options(), "buf.validate.field");
+        if let Some(rules) = &rules {
+            constrain(&mut schema, rules);
+        }
+        if Annotation::marks(&field.options(), "guildhall.mesh.v1.one_line") {
+            let items = |rules: &Annotation| rules.nested("repeated")?.nested("items");
+            let (schema, rules) = if field.is_list() {
+                (&mut schema["items"], rules.as_ref().and_then(items))
+            } else {
+                (&mut schema, rules)
+            };
+            pattern(schema, contracts::ONE_LINE, rules.as_ref().is_some_and(ignores_zero));
         }
         schema
     }
@@ -198,7 +208,7 @@ fn describe(schema: &mut Value, text: String) {
 
 /// Writes `buf.validate.FieldRules` as JSON Schema. Where a rule lets the zero value pass, what zero would break is left out.
 fn constrain(schema: &mut Value, rules: &Annotation) {
-    let zero = rules.symbol("ignore").as_deref() == Some("IGNORE_IF_ZERO_VALUE");
+    let zero = ignores_zero(rules);
     for (kind, rules) in rules.fields() {
         let Field::Message(rules) = rules else { continue };
         let rules = Annotation::new(rules);
@@ -216,6 +226,20 @@ fn constrain(schema: &mut Value, rules: &Annotation) {
     }
 }
 
+fn ignores_zero(rules: &Annotation) -> bool {
+    rules.symbol("ignore").as_deref() == Some("IGNORE_IF_ZERO_VALUE")
+}
+
+/// Adds a regular expression that a text must match, besides those that it must match already.
+fn pattern(schema: &mut Value, pattern: &str, zero: bool) {
+    let pattern = if zero { format!("^$|{pattern}") } else { pattern.to_owned() };
+    if schema.get("pattern").is_some() {
+        schema["allOf"] = json!([{"pattern": pattern}]);
+    } else {
+        schema["pattern"] = pattern.into();
+    }
+}
+
 fn write(schema: &mut Value, kind: &str, rule: &str, value: &Field, zero: bool) {
     // 64-bit numbers are strings in JSON: their bounds are no numbers there. Neither is an enum, which has names.
     if matches!(kind, "int64" | "uint64" | "sint64" | "sfixed64" | "fixed64" | "enum" | "bytes") {
@@ -224,15 +248,8 @@ fn write(schema: &mut Value, kind: &str, rule: &str, value: &Field, zero: bool) 
     let keyword = match (kind, rule) {
         ("string", "min_len") if !zero => "minLength",
         ("string", "max_len" | "max_bytes") => "maxLength",
-        ("string", "pattern") if zero => {
-            schema["pattern"] = value.as_str().map(|pattern| format!("^$|{pattern}")).into();
-            return;
-        }
-        ("string", "pattern") => "pattern",
-        ("string", "uuid") if zero => {
-            schema["pattern"] = UUID.into();
-            return;
-        }
+        ("string", "pattern") => return pattern(schema, value.as_str().unwrap_or_default(), zero),
+        ("string", "uuid") if zero => return pattern(schema, UUID, zero),
         ("string", "email" | "uuid" | "uri" | "hostname" | "ipv4" | "ipv6") => {
             if !zero && value.as_bool() == Some(true) {
                 schema["format"] = rule.into();

@@ -26,6 +26,11 @@ impl Annotation {
         }
     }
 
+    /// Whether the flag `name` is set among `options`.
+    pub fn marks(options: &DynamicMessage, name: &str) -> bool {
+        Self::value(options, name).and_then(|value| value.as_bool()).unwrap_or_default()
+    }
+
     /// The fields that are set, by their proto names.
     pub fn fields(&self) -> impl Iterator<Item = (String, Value)> {
         self.0.fields().map(|(field, value)| (field.name().to_owned(), value.clone()))

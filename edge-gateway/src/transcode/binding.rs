@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Method, header::IF_MATCH};
 use prost_reflect::FieldDescriptor;
-use status::Problem;
+use status::{Problem, Reason};
 
 use super::{
     engine::{Answer, Content, Engine, Parts},
@@ -17,9 +17,6 @@ use super::{
     stream::{Aborted, Converted, Framer, Framing, Streamed, documents},
     template::Template,
 };
-
-/// The longest idempotency key that a header may carry; what it means is the service's.
-const LONGEST_KEY: usize = 255;
 
 /// One HTTP rule of one RPC, compiled.
 pub struct Binding {
@@ -87,7 +84,7 @@ impl Match {
     }
 
     /// The one request message of an RPC without client streaming. `If-Match` fills the `etag`, and `Idempotency-Key` the
-    /// annotated field, where path, query and body did not set them.
+    /// annotated field, where path, query and body did not set them; where they set another, the request is refused.
     pub fn request(&self, query: Option<&str>, headers: &HeaderMap, body: &[u8]) -> Result<Bytes, Problem> {
         let content_type = text(headers.get(http::header::CONTENT_TYPE));
         let content = match self.binding.takes {
@@ -302,7 +299,7 @@ fn text(value: Option<&HeaderValue>) -> Option<&str> {
 
 /// The one entity tag of `If-Match`, without quotes and the mark of weakness, which compression adds on the way. `*` asks for nothing.
 fn if_match(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let error = || json::malformed("`If-Match` takes one entity tag");
+    let error = || Problem::new(Reason::MalformedRequest).violation("If-Match", "must be one entity tag");
     let mut values = headers.get_all(IF_MATCH).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let value = value.to_str().map_err(|_| error())?.trim();
@@ -320,11 +317,15 @@ fn if_match(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     if tag.is_empty() || tag.contains(['"', ',']) { Err(error()) } else { Ok(Some(tag)) }
 }
 
+/// The one key of `Idempotency-Key`. How long it may be is the field's own rule.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
     let key = value.to_str().ok().map(|key| key.trim().trim_matches('"'));
-    match key {
-        Some(key) if !key.is_empty() && key.len() <= LONGEST_KEY => Ok(Some(key)),
-        _ => Err(json::malformed(format!("`Idempotency-Key` takes 1 to {LONGEST_KEY} characters"))),
+    match (key, values.next()) {
+        (Some(key), None) if !key.is_empty() => Ok(Some(key)),
+        _ => {
+            Err(Problem::new(Reason::MalformedRequest).violation("Idempotency-Key", "must be one key of visible ASCII"))
+        }
     }
 }

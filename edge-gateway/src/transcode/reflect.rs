@@ -23,7 +23,7 @@ pub struct Reflect {
     /// The field that `If-Match` fills.
     pub etag: Option<Vec<FieldDescriptor>>,
     /// The field that `Idempotency-Key` fills.
-    pub idempotency_key: Option<FieldDescriptor>,
+    pub idempotency_key: Option<Vec<FieldDescriptor>>,
     /// The update mask, where a body without one says what changes.
     pub mask: Option<FieldDescriptor>,
     pub output_only: OutputOnly,
@@ -126,21 +126,33 @@ impl Reflect {
         }
     }
 
-    /// Fills from headers what the request itself did not say.
+    /// Fills from headers what the request itself did not say. One that says something else there is refused: whichever of the
+    /// two were dropped, a client would rely on what nobody looks at.
     fn headers(&self, message: &mut DynamicMessage, parts: &Parts<'_>, given: &HashSet<String>) -> Result<(), Problem> {
-        if let (Some(path), Some(tag)) = (&self.etag, parts.etag) {
-            let (_, resource) = path.split_last().expect("a resolved path has a field");
-            if resource.iter().all(|field| message.has_field(field)) && !given.contains(&query::proto_path(path)) {
-                query::set(message, path, Value::String(tag.to_owned()))?;
+        let headers =
+            [("If-Match", &self.etag, parts.etag), ("Idempotency-Key", &self.idempotency_key, parts.idempotency_key)];
+        for (header, path, text) in headers {
+            let (Some(path), Some(text)) = (path, text) else { continue };
+            let (field, parents) = path.split_last().expect("a resolved path has a field");
+            // Without the resource there is none that could have an entity tag.
+            let Some(holder) = holder(message, parents) else { continue };
+            let same = holder.get_field(field).as_str() == Some(text);
+            if !given.contains(&query::proto_path(path)) {
+                query::set(message, path, Value::String(text.to_owned()))?;
+            } else if !same {
+                return Err(json::invalid(query::json_path(path), format!("is not what the header `{header}` says")));
             }
-        }
-        if let (Some(field), Some(key)) = (&self.idempotency_key, parts.idempotency_key)
-            && !given.contains(field.name())
-        {
-            assign(message, field, Value::String(key.to_owned()))?;
         }
         Ok(())
     }
+}
+
+/// The message at the end of `parents`; none where one of them is not set.
+fn holder<'m>(message: &'m DynamicMessage, parents: &[FieldDescriptor]) -> Option<&'m DynamicMessage> {
+    parents.iter().try_fold(message, |holder, parent| {
+        let (_, value) = holder.fields().find(|(field, _)| field.number() == parent.number())?;
+        value.as_message()
+    })
 }
 
 fn assign(message: &mut DynamicMessage, field: &FieldDescriptor, value: Value) -> Result<(), Problem> {

@@ -126,9 +126,9 @@ impl Rpc {
 }
 
 fn is_idempotency_key(field: &FieldDescriptor) -> bool {
-    let marked =
-        Annotation::value(&field.options(), "guildhall.mesh.v1.idempotency_key").and_then(|value| value.as_bool());
-    marked.unwrap_or_default() && field.kind() == Kind::String && !field.is_list()
+    Annotation::marks(&field.options(), "guildhall.mesh.v1.idempotency_key")
+        && field.kind() == Kind::String
+        && !field.is_list()
 }
 
 impl Access {

@@ -206,7 +206,7 @@ impl Rule {
             output: rpc.output.clone(),
             variables,
             etag,
-            idempotency_key: rpc.idempotency_key.clone(),
+            idempotency_key: rpc.idempotency_key.clone().map(|field| vec![field]),
             body: body.clone(),
             response_body: response_body.clone(),
             mask,

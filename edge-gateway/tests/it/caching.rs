@@ -72,6 +72,26 @@ async fn answers_are_compressed_as_accepted_and_their_tags_weakened() {
 }
 
 #[tokio::test]
+async fn a_client_that_refuses_plain_bytes_gets_a_coding_it_takes_or_else_plain_bytes() {
+    let edge = Edge::start().await;
+    let path = format!("/api/v1/posts/{POST}");
+    for (accepted, coding) in [
+        ("identity;q=0", None),
+        ("*;q=0", None),
+        ("compress, identity;q=0", None),
+        ("identity;q=0, gzip", Some("gzip")),
+        ("br;q=0.1, *;q=0", Some("br")),
+        ("gzip;q=0", None),
+        ("identity;q=1, gzip;q=0.5", None),
+    ] {
+        let response = edge.get(&path).header("accept-encoding", accepted).send().await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::OK, "{accepted}");
+        let got = response.headers().get("content-encoding").map(|coding| coding.to_str().expect("ASCII"));
+        assert_eq!(got, coding, "{accepted}");
+    }
+}
+
+#[tokio::test]
 async fn server_sent_events_are_never_compressed() {
     let edge = Edge::start().await;
     let request = edge.get("/api/v1/posts:export").bearer_auth(edge.admin_token());

@@ -10,7 +10,7 @@ use contracts::{
         token_service_client::TokenServiceClient,
     },
     content::v1::{
-        CreatePostRequest, ExportPostsRequest, GetPostRequest, ImportPostsRequest, Post,
+        CreatePostRequest, ExportPostsRequest, GetPostRequest, ImportPostsRequest, ListPostsRequest, Post,
         post_service_client::PostServiceClient,
     },
 };
@@ -24,7 +24,7 @@ use tonic_reflection::pb::v1::{
 };
 
 use crate::{
-    harness::{Edge, user},
+    harness::{Edge, SOON, user},
     upstream::{Export, POST},
 };
 
@@ -157,6 +157,28 @@ async fn grpc_web_text_is_base64_both_ways() {
     // Each frame is padded by itself.
     let message = decoded((5 + length).div_ceil(3) * 4);
     assert_eq!(Post::decode(&message[5..]).expect("a post").id, POST);
+}
+
+#[tokio::test]
+async fn grpc_web_is_measured_by_its_own_status() {
+    let edge = Edge::start().await;
+    for text in [false, true] {
+        let (media_type, body) = if text {
+            ("application/grpc-web-text", BASE64_STANDARD.encode(frame(&ListPostsRequest::default())).into_bytes())
+        } else {
+            ("application/grpc-web+proto", frame(&ListPostsRequest::default()))
+        };
+        let request = edge.client.post(edge.url("/guildhall.content.v1.PostService/ListPosts")).body(body);
+        let request = request.header("content-type", media_type).header("accept", media_type);
+        request.send().await.expect("an answer").bytes().await.expect("a body");
+    }
+    let count = r#"guildhall_rpc_server_seconds_count{service="edge-gateway",method="/guildhall.content.v1.PostService/ListPosts",code="OK"} 2"#;
+    let measured = async {
+        while !edge.service.admin("/metrics").await.1.lines().any(|line| line == count) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, measured).await.expect("both calls are OK");
 }
 
 #[tokio::test]

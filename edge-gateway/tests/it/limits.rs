@@ -113,7 +113,7 @@ async fn a_body_that_stands_still_is_408() {
         stream.write_all(head.as_bytes()).await.expect("sent");
         let answer = read_to_end(stream).await;
         assert!(answer.starts_with("HTTP/1.1 408"), "{path}: {answer}");
-        assert!(answer.contains("DEADLINE_EXCEEDED"), "{path}: {answer}");
+        assert!(answer.contains("REQUEST_TIMEOUT"), "{path}: {answer}");
     }
 }
 
@@ -186,10 +186,59 @@ async fn http_1_1_needs_exactly_one_host() {
         ("HTTP/1.1\r\nhost: a\r\nhost: b\r\n", "400"),
         ("HTTP/1.0\r\n", "200"),
         ("HTTP/1.0\r\nhost: a\r\nhost: a\r\n", "400"),
+        ("HTTP/1.1\r\nhost: a/b\r\n", "400"),
     ] {
-        let answer = edge.raw(format!("GET / {head}connection: close\r\n\r\n").as_bytes()).await;
-        assert_eq!(answer.split(' ').nth(1), Some(status), "{head:?}: {answer}");
-        assert_eq!(answer.contains("MALFORMED_REQUEST"), status == "400", "{head:?}: {answer}");
+        for method in ["GET", "OPTIONS"] {
+            let answer = edge.raw(format!("{method} / {head}connection: close\r\n\r\n").as_bytes()).await;
+            let status = if status == "200" && method == "OPTIONS" { "204" } else { status };
+            assert_eq!(answer.split(' ').nth(1), Some(status), "{method} {head:?}: {answer}");
+            assert_eq!(answer.contains("MALFORMED_REQUEST"), status == "400", "{method} {head:?}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_http_2_host_and_authority_must_mean_the_same() {
+    let edge = Edge::start().await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
+    let url = edge.url("/").replace("127.0.0.1", "localhost");
+    let port = edge.service.address().port();
+    let get = |host: String| client.get(&url).header("host", host);
+    for same in [format!("localhost:{port}"), format!("LOCALHOST:{port}")] {
+        assert_eq!(get(same).send().await.expect("an answer").status(), StatusCode::OK);
+    }
+    for other in [format!("example.org:{port}"), "localhost".to_owned(), "localhost:1".to_owned(), String::new()] {
+        let problem = refused(get(other), 400, "MALFORMED_REQUEST").await;
+        assert_eq!(problem["violations"][0]["field"], "Host");
+    }
+    let grpc = client.post(format!("{url}guildhall.content.v1.PostService/GetPost")).header("host", "example.org");
+    for (media_type, answered) in
+        [("application/grpc", "application/grpc"), ("application/grpc-web", "application/grpc-web+proto")]
+    {
+        let call = grpc.try_clone().expect("no body").header("content-type", media_type);
+        let refusal = call.send().await.expect("an answer");
+        assert_eq!(
+            (&refusal.headers()["grpc-status"], &refusal.headers()["content-type"]),
+            (&http::HeaderValue::from_static("3"), &http::HeaderValue::from_static(answered))
+        );
+    }
+}
+
+#[tokio::test]
+async fn transfer_codings_other_than_chunked_are_refused() {
+    let edge = Edge::start().await;
+    for (codings, refused) in [
+        ("transfer-encoding: chunked", false),
+        ("transfer-encoding: Chunked", false),
+        ("transfer-encoding: gzip, chunked", true),
+        ("transfer-encoding: gzip\r\ntransfer-encoding: chunked", true),
+        ("transfer-encoding: chunked, chunked", true),
+    ] {
+        let head = "POST /api/v1/auth/login HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json";
+        let request = format!("{head}\r\n{codings}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n");
+        let answer = edge.raw(request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{codings}: {answer}");
+        assert_eq!(answer.contains("\"field\":\"Transfer-Encoding\""), refused, "{codings}: {answer}");
     }
 }
 

@@ -30,7 +30,27 @@ async fn the_idempotency_key_fills_the_request_id_that_the_body_leaves_open() {
         post["slug"].clone()
     };
     assert_eq!(slug(json!({"title": "a"})).await, "from-header");
-    assert_eq!(slug(json!({"title": "a", "requestId": "from-body"})).await, "from-body");
+    assert_eq!(slug(json!({"title": "a", "requestId": "from-header"})).await, "from-header");
+}
+
+#[tokio::test]
+async fn idempotency_keys_that_contradict_each_other_or_break_the_contracts_rule_are_refused() {
+    let edge = Edge::start().await;
+    let create = |keys: &[&str], body: Value| {
+        let request = edge.post("/api/v1/posts", &body).bearer_auth(edge.token());
+        keys.iter().fold(request, |request, key| request.header("idempotency-key", *key))
+    };
+    let violation = async |request, reason| refused(request, 400, reason).await["violations"][0].clone();
+    let two = violation(create(&["a", "b"], json!({"title": "a"})), "MALFORMED_REQUEST").await;
+    assert_eq!(two["field"], "Idempotency-Key");
+    let another = violation(create(&["a"], json!({"title": "a", "requestId": "b"})), "INVALID_FIELDS").await;
+    assert_eq!(another["field"], "requestId");
+    assert!(another["description"].as_str().expect("text").contains("`Idempotency-Key`"), "{another}");
+    let long = violation(create(&["k".repeat(101).as_str()], json!({"title": "a"})), "INVALID_FIELDS").await;
+    assert_eq!(long, json!({"field": "requestId", "description": "must have at most 100 characters"}));
+    assert_eq!(edge.upstream.calls(), 0);
+    let most = create(&["k".repeat(100).as_str()], json!({"title": "a"})).send().await.expect("an answer");
+    assert_eq!(most.status(), StatusCode::OK);
 }
 
 #[tokio::test]
@@ -110,6 +130,26 @@ async fn options_says_what_is_allowed_and_head_is_get_without_a_body() {
         assert_eq!(head.headers()[name], get.headers()[name], "{name}");
     }
     assert!(head.bytes().await.expect("a body").is_empty());
+}
+
+#[tokio::test]
+async fn head_has_the_headers_of_get_for_problems_and_compressed_answers_too() {
+    let edge = Edge::start().await;
+    let h2 = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
+    for client in [&edge.client, &h2] {
+        for (path, coding) in [("/api/v1/nothing", "identity"), ("/api/v1/posts", "gzip"), ("/docs", "br")] {
+            let ask = async |method: Method| {
+                let request = client.request(method, edge.url(path)).header("x-request-id", "same");
+                request.header("accept-encoding", coding).send().await.expect("an answer")
+            };
+            let (get, head) = (ask(Method::GET).await, ask(Method::HEAD).await);
+            assert_eq!(head.status(), get.status(), "{path}");
+            for name in ["content-type", "content-length", "content-encoding", "etag", "vary"] {
+                assert_eq!(head.headers().get(name), get.headers().get(name), "{name} of {path}");
+            }
+            assert!(head.bytes().await.expect("no body").is_empty(), "{path}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -133,6 +133,27 @@ async fn a_slow_stream_does_not_stall_its_neighbours_on_one_connection() {
 }
 
 #[tokio::test]
+async fn an_answer_that_nobody_takes_is_given_up_and_its_connection_goes_on() {
+    let edge = Edge::with(|config| config.connection.write_stall = Duration::from_millis(300)).await;
+    edge.upstream.export(Export::Endless);
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
+    let export = client
+        .get(edge.url("/api/v1/posts:export"))
+        .bearer_auth(edge.admin_token())
+        .header("accept", "application/x-ndjson");
+    let endless = export.send().await.expect("an answer");
+    let large = client.get(edge.url("/api/v1/posts?tag=large")).send().await.expect("an answer");
+    edge.upstream.running(1).await;
+    edge.upstream.running(0).await;
+    assert_eq!(client.get(edge.url("/api/v1/posts")).send().await.expect("an answer").status(), StatusCode::OK);
+    endless.bytes().await.expect_err("broken off");
+    let _taken_or_not = large.bytes().await;
+
+    let large = client.get(edge.url("/api/v1/posts?tag=large")).send().await.expect("an answer");
+    assert!(large.bytes().await.expect("whole").len() > 3_000_000, "whoever takes it gets all of it");
+}
+
+#[tokio::test]
 async fn the_deadline_of_a_request_reaches_the_service_and_ends_the_call() {
     let edge = Edge::start().await;
     let create = |title: &str| edge.post("/api/v1/posts", &json!({"title": title})).bearer_auth(edge.token());

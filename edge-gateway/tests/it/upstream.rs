@@ -63,6 +63,8 @@ pub enum Export {
     FailsAtOnce,
     /// One post, and then nothing for ever.
     Hangs,
+    /// Large posts for as long as somebody takes them.
+    Endless,
 }
 
 #[derive(Clone, Default)]
@@ -150,17 +152,24 @@ impl State {
         user
     }
 
+    fn run(&self) -> Running {
+        self.running.send_modify(|running| *running += 1);
+        Running(Arc::clone(&self.running))
+    }
+
     /// Never ends; whoever waits for it is counted until it is dropped.
     async fn hang(&self) {
-        struct Running(Arc<watch::Sender<usize>>);
-        impl Drop for Running {
-            fn drop(&mut self) {
-                self.0.send_modify(|running| *running -= 1);
-            }
-        }
-        self.running.send_modify(|running| *running += 1);
-        let _running = Running(Arc::clone(&self.running));
+        let _running = self.run();
         std::future::pending::<()>().await;
+    }
+}
+
+/// One call under way.
+struct Running(Arc<watch::Sender<usize>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
     }
 }
 
@@ -284,6 +293,15 @@ impl PostService for State {
             Export::Two => stream::iter([one(), one()]).boxed(),
             Export::FailsAtOnce => stream::iter([failure()]).boxed(),
             Export::FailsAfterOne => stream::iter([one(), failure()]).boxed(),
+            Export::Endless => {
+                let running = self.run();
+                let large = Post { markdown: "a".repeat(500_000), ..a_post() };
+                stream::repeat_with(move || {
+                    let _ = &running;
+                    Ok(ExportPostsResponse { post: Some(large.clone()), ..ExportPostsResponse::default() })
+                })
+                .boxed()
+            }
             Export::Hangs => stream::iter([one()])
                 .chain(stream::once(async move {
                     state.hang().await;

@@ -5,6 +5,7 @@ use edge_gateway::{
     openapi::{Info, document},
     transcode::Table,
 };
+use proptest::prelude::*;
 use prost_reflect::DescriptorPool;
 use serde_json::{Value, json};
 
@@ -91,8 +92,7 @@ fn is_sound(document: &Value) {
 #[test]
 fn the_documents_are_sound() {
     is_sound(&kitchen());
-    let contracts = Table::from_pool(DescriptorPool::decode(contracts::DESCRIPTOR_SET).unwrap()).unwrap();
-    let document = document(&contracts, &info());
+    let document = contracts_document();
     is_sound(&document);
     let get = &document["paths"]["/api/v1/posts/{post_id}"]["get"];
     assert_eq!(get["operationId"], "PostService_GetPost");
@@ -191,6 +191,114 @@ fn queries_bodies_and_answers_have_their_shapes() {
         (vec!["image/png".to_owned()], vec!["*/*".to_owned()])
     );
     assert!(document["paths"]["/raw"]["post"]["responses"]["206"]["headers"]["content-range"].is_object());
+}
+
+fn contracts_document() -> Value {
+    document(&Table::from_pool(DescriptorPool::decode(contracts::DESCRIPTOR_SET).unwrap()).unwrap(), &info())
+}
+
+const POST: &str = "01980000-0000-7000-8000-000000000002";
+
+/// Whether services take these texts: a title, a byline (which may be left out) and a tag.
+fn taken(text: &str) -> [bool; 3] {
+    let post = |title: &str, byline: &str, tags: &[&str]| {
+        let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        let post = contracts::content::v1::Post { byline: byline.to_owned(), ..Default::default() };
+        let update =
+            contracts::content::v1::UpdatePostRequest { post_id: POST.to_owned(), post: Some(post), update_mask: None };
+        let create = contracts::content::v1::CreatePostRequest { title: title.to_owned(), tags, ..Default::default() };
+        contracts::violations(&create).is_empty() && contracts::violations(&update).is_empty()
+    };
+    [post(text, "", &[]), post("a", text, &[]), post("a", "", &[text])]
+}
+
+/// Whether the document says that they do.
+fn documented(patterns: &[regex::Regex; 3], text: &str) -> [bool; 3] {
+    let [title, byline, tag] = patterns.each_ref().map(|pattern| pattern.is_match(text));
+    // A title and a tag have a least length too.
+    [title && !text.is_empty(), byline, tag && !text.is_empty()]
+}
+
+fn name_patterns() -> [regex::Regex; 3] {
+    let document = contracts_document();
+    let schemas = &document["components"]["schemas"];
+    let pattern = |schema: &Value| regex::Regex::new(schema["pattern"].as_str().unwrap()).unwrap();
+    let create = &schemas["CreatePostRequest"]["properties"];
+    let byline = &schemas["Post"]["properties"]["byline"];
+    [pattern(&create["title"]), pattern(byline), pattern(&create["tags"]["items"])]
+}
+
+#[test]
+fn a_name_has_the_pattern_by_which_services_take_it() {
+    let patterns = name_patterns();
+    for text in [
+        "",
+        " ",
+        "a",
+        "a b",
+        "한글",
+        "é",
+        "e\u{301}",
+        "\u{301}",
+        "👩‍👩‍👧",
+        "می‌خواهم",
+        "a\nb",
+        "a\n",
+        "\u{0}",
+        "\u{200b}",
+        "a\u{200b}",
+        "a\u{202e}b",
+        "\u{3164}",
+        "\u{ffa0}",
+        "a\u{feff}",
+        "\u{2800}",
+        "\u{a0}",
+        "\u{2060}",
+        "\u{2070}",
+        "\u{61c}",
+        "𝒳",
+    ] {
+        assert_eq!(documented(&patterns, text), taken(text), "{text:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_name_is_taken_as_documented(text in "\\PC{0,8}|[\\x00-\\x{ff}\\x{2000}-\\x{2070}\\x{3164}]{0,4}") {
+        thread_local!(static PATTERNS: [regex::Regex; 3] = name_patterns());
+        PATTERNS.with(|patterns| {
+            prop_assert_eq!(documented(patterns, &text), taken(&text));
+            Ok(())
+        })?;
+    }
+}
+
+#[test]
+fn patterns_are_those_of_ecmascript() {
+    fn patterns(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                found.extend(members.get("pattern").and_then(Value::as_str).map(str::to_owned));
+                members.values().for_each(|value| patterns(value, found));
+            }
+            Value::Array(elements) => elements.iter().for_each(|value| patterns(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    patterns(&contracts_document(), &mut found);
+    assert!(found.len() > 20);
+    for pattern in found {
+        // What this engine reads and ECMAScript does not: `(?i)`, `\A`, `\z`, `\x{…}`, `\pL`, `[[:alpha:]]`.
+        let escapes = pattern.match_indices('\\').map(|(at, _)| &pattern[at + 1..]);
+        for escape in escapes {
+            let hex = escape
+                .strip_prefix('u')
+                .is_some_and(|digits| digits.len() >= 4 && digits[..4].bytes().all(|digit| digit.is_ascii_hexdigit()));
+            assert!(hex || escape.starts_with("p{") || escape.starts_with('.'), "{pattern}");
+        }
+        assert!(!pattern.contains("(?") && !pattern.contains("[["), "{pattern}");
+    }
 }
 
 #[test]

@@ -22,11 +22,12 @@ fn a_field_sent_at_its_default_still_counts_as_sent() {
     arrives("POST /child?child.int32=5", r#"{"int32": 0}"#, json!({"child": {}}));
     arrives("POST /echo", r#"{"maybe": 0, "slug": ""}"#, json!({"maybe": 0, "slug": ""}));
     let with = |request: &str, body: &str| {
-        send(request, &[("if-match", "\"h\""), ("idempotency-key", "k")], body.as_bytes()).unwrap()
+        let problem = send(request, &[("if-match", "\"h\""), ("idempotency-key", "k")], body.as_bytes()).unwrap_err();
+        problem.violation_list()[0].field.clone()
     };
-    assert_eq!(with("POST /dishes", r#"{"requestId": ""}"#), json!({}));
-    assert_eq!(with("PATCH /dishes/1", r#"{"etag": ""}"#)["dish"], json!({"id": "1"}));
-    assert_eq!(with("DELETE /dishes/1?etag=", ""), json!({"id": "1"}));
+    assert_eq!(with("POST /dishes", r#"{"requestId": ""}"#), "requestId");
+    assert_eq!(with("PATCH /dishes/1", r#"{"etag": ""}"#), "dish.etag");
+    assert_eq!(with("DELETE /dishes/1?etag=", ""), "etag");
 }
 
 #[test]
@@ -270,29 +271,44 @@ fn if_match_and_idempotency_key_fill_what_the_request_left_open() {
     }
     assert_eq!(etag("*").unwrap(), Value::Null);
     for value in ["", "\"a\", \"b\"", "\"a", "a,b", "\"\""] {
-        assert_eq!(etag(value).unwrap_err().reason(), Reason::MalformedRequest, "{value}");
+        let problem = etag(value).unwrap_err();
+        assert_eq!((problem.reason(), &*problem.violation_list()[0].field), (Reason::MalformedRequest, "If-Match"));
     }
-    let sent = send("PATCH /dishes/1", &[("if-match", "\"h\"")], br#"{"etag": "b"}"#).unwrap();
-    assert_eq!(sent["dish"]["etag"], "b");
+    let sent = send("PATCH /dishes/1", &[("if-match", "W/\"h\"")], br#"{"etag": "h"}"#).unwrap();
+    assert_eq!(sent["dish"]["etag"], "h");
     let sent = send("PATCH /dishes/1", &[("if-match", "\"h\"")], br#"{"name": "a"}"#).unwrap();
     assert_eq!(sent["updateMask"], "name");
     assert_eq!(send("DELETE /dishes/1", &[("if-match", "\"h\"")], b"").unwrap(), json!({"id": "1", "etag": "h"}));
-    assert_eq!(
-        send("DELETE /dishes/1?etag=q", &[("if-match", "\"h\"")], b"").unwrap(),
-        json!({"id": "1", "etag": "q"})
-    );
-
     let create = |key: &str, body: &str| send("POST /dishes", &[("idempotency-key", key)], body.as_bytes());
     assert_eq!(create("k", "{}").unwrap(), json!({"requestId": "k"}));
     assert_eq!(create("\"k\"", "").unwrap(), json!({"requestId": "k"}));
-    assert_eq!(create("k", r#"{"request_id": "b"}"#).unwrap(), json!({"requestId": "b"}));
-    for key in [String::new(), "k".repeat(256)] {
-        assert_eq!(create(&key, "{}").unwrap_err().reason(), Reason::MalformedRequest);
-    }
+    assert_eq!(create("k", r#"{"request_id": "k"}"#).unwrap(), json!({"requestId": "k"}));
+    let empty = create("", "{}").unwrap_err();
+    assert_eq!((empty.reason(), &*empty.violation_list()[0].field), (Reason::MalformedRequest, "Idempotency-Key"));
     assert_eq!(
         send("GET /items/1", &[("if-match", "\"h\""), ("idempotency-key", "k")], b"").unwrap(),
         json!({"id": "1"})
     );
+}
+
+#[test]
+fn a_header_that_contradicts_the_request_or_itself_is_refused() {
+    for (request, header, body, field) in [
+        ("PATCH /dishes/1", ("if-match", "\"h\""), r#"{"etag": "b"}"#, "dish.etag"),
+        ("PATCH /dishes/1", ("if-match", "\"h\""), r#"{"etag": null}"#, "dish.etag"),
+        ("DELETE /dishes/1?etag=q", ("if-match", "\"h\""), "", "etag"),
+        ("POST /dishes", ("idempotency-key", "k"), r#"{"requestId": "b"}"#, "requestId"),
+    ] {
+        let problem = send(request, &[header], body.as_bytes()).unwrap_err();
+        let violation = &problem.violation_list()[0];
+        assert_eq!((problem.reason(), &*violation.field), (Reason::InvalidFields, field), "{request} {body}");
+        assert!(violation.description.to_lowercase().contains(header.0), "{violation:?}");
+    }
+    for (request, name, value) in [("POST /dishes", "idempotency-key", "k"), ("DELETE /dishes/1", "if-match", "e")] {
+        let problem = send(request, &[(name, value), (name, value)], b"").unwrap_err();
+        assert_eq!(problem.reason(), Reason::MalformedRequest);
+        assert_eq!(problem.violation_list()[0].field.to_lowercase(), name);
+    }
 }
 
 #[test]

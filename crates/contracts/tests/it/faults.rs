@@ -37,7 +37,8 @@ fn pool(body: &str) -> DescriptorPool {
         import "guildhall/mesh/v1/options.proto";
     "#;
     fs::write(folder.path().join("bad.proto"), header.to_owned() + body).unwrap();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Asked when it runs: a target directory may serve several checkouts.
+    let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../..");
     let includes = [folder.path().to_owned(), root.join("proto"), root.join("third_party/proto")];
     let mut compiler = protox::Compiler::new(includes).unwrap();
     compiler.include_imports(true).open_file("bad.proto").unwrap();
@@ -93,9 +94,26 @@ fn an_access_rule_that_is_not_whole_is_refused() {
         [
             "/guildhall.content.v1.S/A: access names no workload; nobody could call the RPC",
             "/guildhall.content.v1.S/A: access must say `user`: WORKLOAD_ONLY, ANONYMOUS or AUTHENTICATED",
+            "/guildhall.content.v1.S/A: scopes and a role are a person's: access must say `user: AUTHENTICATED`",
             "/guildhall.content.v1.S/A: access names the role `owner`, which is none of member, moderator, operator, admin",
         ]
     );
+}
+
+#[test]
+fn a_gate_that_who_has_no_token_would_not_meet_is_refused() {
+    for gate in [
+        r#"user: ANONYMOUS scopes: "content.write""#,
+        r#"user: ANONYMOUS role: "admin""#,
+        r#"user: WORKLOAD_ONLY role: "admin""#,
+    ] {
+        let access = format!("option (guildhall.mesh.v1.access) = {{workloads: \"edge-gateway\" {gate}}};");
+        assert_eq!(
+            service_faults(&format!("rpc A(Ask) returns (Reply) {{ {access} }}")),
+            ["/guildhall.content.v1.S/A: scopes and a role are a person's: access must say `user: AUTHENTICATED`"],
+            "{gate}"
+        );
+    }
 }
 
 #[test]
@@ -189,6 +207,8 @@ fn a_rule_of_another_type_is_refused() {
 fn what_the_generator_cannot_check_is_refused() {
     let cases = [
         ("string f = 1 [(buf.validate.field).string.pattern = \"(\"];", "the pattern `(` cannot be read"),
+        ("int32 f = 1 [(guildhall.mesh.v1.one_line) = true];", "`one_line` fits texts"),
+        ("repeated bytes f = 1 [(guildhall.mesh.v1.one_line) = true];", "`one_line` fits texts"),
         ("map<string, string> f = 1;", "the generator does not know maps"),
         ("google.protobuf.Struct f = 1;", "there is no validator for google.protobuf.Struct"),
         ("string f = 1 [(buf.validate.field).ignore = IGNORE_ALWAYS];", "IGNORE_IF_ZERO_VALUE alone"),

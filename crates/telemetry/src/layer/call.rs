@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, Method, Request, Response, header};
 use metrics::{Gauge, Label};
 use tonic::{Code, Status};
@@ -18,8 +19,16 @@ pub(super) enum Side {
 /// What travels.
 #[derive(Debug, Clone)]
 enum Protocol {
-    Grpc { method: &'static str, code: Option<Code> },
+    Grpc { method: &'static str, code: Option<Code>, web: Option<Web> },
     Http { method: &'static str, route: Arc<str>, status: Option<u16> },
+}
+
+/// How gRPC-Web writes its frames.
+#[derive(Debug, Clone, Copy)]
+enum Web {
+    Binary,
+    /// In base64.
+    Text,
 }
 
 /// One call, from its request to the end of its answer; measured when it is dropped.
@@ -49,13 +58,23 @@ impl Call {
     /// The head of the answer has come.
     pub(super) fn answered<B>(&mut self, response: &Response<B>) {
         match &mut self.protocol {
-            Protocol::Grpc { code, .. } => *code = grpc_code(response.headers()),
+            Protocol::Grpc { code, web, .. } => {
+                *code = grpc_code(response.headers());
+                *web = Web::of(response.headers());
+            }
             Protocol::Http { route, status, .. } => {
                 *status = Some(response.status().as_u16());
                 if let Some(Route(template)) = response.extensions().get() {
                     *route = Arc::clone(template);
                 }
             }
+        }
+    }
+
+    /// A part of the answer's body has come.
+    pub(super) fn passed(&mut self, data: &[u8]) {
+        if let Protocol::Grpc { code, web: Some(web), .. } = &mut self.protocol {
+            *code = web.code(data).or(*code);
         }
     }
 
@@ -106,6 +125,31 @@ impl Drop for Call {
     }
 }
 
+impl Web {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let subtype = headers.get(header::CONTENT_TYPE)?.as_bytes().strip_prefix(b"application/grpc-web")?;
+        Some(if subtype.starts_with(b"-text") { Self::Text } else { Self::Binary })
+    }
+
+    /// The status in the trailers, which come as a last part of the body: a frame whose first bit is set, of lines as HTTP/1.1 has
+    /// them. A part of a message may look like one; what counts is the last.
+    fn code(self, part: &[u8]) -> Option<Code> {
+        let decoded;
+        let frame = match self {
+            Self::Binary => part,
+            // The first bit alone is `g` in base64.
+            Self::Text if part.starts_with(b"g") => {
+                decoded = BASE64_STANDARD.decode(part).ok()?;
+                &decoded
+            }
+            Self::Text => return None,
+        };
+        let mut lines = frame.strip_prefix(&[0x80])?.get(size_of::<u32>()..)?.split(|byte| *byte == b'\n');
+        let status = lines.find_map(|line| line.strip_prefix(b"grpc-status:"))?;
+        Some(Code::from_bytes(status.trim_ascii()))
+    }
+}
+
 impl Side {
     fn labels(&self) -> Vec<Label> {
         match self {
@@ -135,7 +179,7 @@ impl Protocol {
         let path = request.uri().path();
         let content_type = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
         if content_type.starts_with(b"application/grpc") {
-            return Self::Grpc { method: method_label(path), code: None };
+            return Self::Grpc { method: method_label(path), code: None, web: None };
         }
         let passthrough = contracts::PASSTHROUGHS.iter().find(|passthrough| passthrough.path == path);
         let route = passthrough.map_or("unmatched", |passthrough| passthrough.path);
@@ -235,5 +279,22 @@ fn code_name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_grpc_web_is_in_the_frame_of_its_trailers_alone() {
+        let trailers = b"\x80\0\0\0\x23grpc-message:gone\r\ngrpc-status:5\r\n";
+        assert_eq!(Web::Binary.code(trailers), Some(Code::NotFound));
+        assert_eq!(Web::Text.code(BASE64_STANDARD.encode(trailers).as_bytes()), Some(Code::NotFound));
+        for other in [&b""[..], b"\x80", b"\x80\0\0\0\x05a:b\r\n", b"\0\0\0\0\x0fgrpc-status:0\r\n", b"g!"] {
+            assert_eq!(Web::Binary.code(other), None, "{other:?}");
+            assert_eq!(Web::Text.code(other), None, "{other:?}");
+            assert_eq!(Web::Text.code(BASE64_STANDARD.encode(other).as_bytes()), None, "{other:?}");
+        }
     }
 }
