@@ -171,6 +171,7 @@ async fn serve(
     }
     let ended = running.stop().await;
     agent.shutdown().await;
+    DevFile::remove(data);
     ready.and(ended)
 }
 

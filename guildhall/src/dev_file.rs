@@ -22,7 +22,7 @@ pub struct DevFile {
     pub services: BTreeMap<String, Service>,
     /// Where each workload gets its identity: the Workload API's socket, `unix:/…`.
     pub identities: BTreeMap<String, String>,
-    /// The first admin, as created; gone wrong once its password is changed.
+    /// The first admin, as created: wrong once its password is changed.
     pub admin: Option<Credential>,
 }
 

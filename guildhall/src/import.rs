@@ -210,21 +210,26 @@ struct Server {
 
 impl Server {
     async fn connect(options: &Options) -> Result<Self> {
-        let mut address = options.server.clone();
+        let mut address = options.server.as_deref().map(base_url);
         let mut credential = None;
         if address.is_none() || options.token.is_none() {
             let dev = DevFile::read(&options.data.data_dir)
                 .context("say where to import to with --server URL and --token TOKEN")?;
+            let address = address.get_or_insert_with(|| dev.http.clone());
+            // Its admin's password is for nobody else to see.
+            ensure!(
+                options.token.is_some() || *address == dev.http,
+                "say --token TOKEN: {address} is not the `guildhall dev` of {}, which is {}",
+                options.data.data_dir.display(),
+                dev.http
+            );
             credential = dev.admin.filter(|_| options.token.is_none());
-            address.get_or_insert(dev.http);
         }
         let address = address.unwrap_or_default();
-        let address = if address.contains("://") { address } else { format!("http://{address}") };
         let client = reqwest::Client::builder()
             .timeout(Duration::from_mins(5))
             .connect_timeout(Duration::from_secs(10))
             .build()?;
-        let address = address.trim_end_matches('/').to_owned();
         let mut server = Self { client, address, credential, token: options.token.clone().unwrap_or_default() };
         if server.token.is_empty() {
             server.login().await?;
@@ -286,6 +291,12 @@ impl Server {
             }
         }
     }
+}
+
+/// The address as `dev.json` writes it.
+fn base_url(address: &str) -> String {
+    let address = address.trim_end_matches('/').replace("localhost:", "127.0.0.1:");
+    if address.contains("://") { address } else { format!("http://{address}") }
 }
 
 async fn send(request: RequestBuilder) -> Result<Response> {

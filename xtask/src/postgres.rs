@@ -1,21 +1,27 @@
 //! A private PostgreSQL for one run of the tests: its own data directory, a free port on loopback, not root.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::tool;
+
+/// How long the start may take on a machine that is busy.
+const START: Duration = Duration::from_mins(1);
 
 /// A running instance; dropping it stops it and removes its data.
 pub struct Instance {
     programs: PathBuf,
     directory: TempDir,
     owner: Option<&'static str>,
+    port: u16,
     url: String,
+    server: Option<Child>,
 }
 
 impl Instance {
@@ -34,7 +40,7 @@ impl Instance {
         }
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
-        let instance = Self { programs, directory, owner, url };
+        let mut instance = Self { programs, directory, owner, port, url, server: None };
 
         let data = instance.data();
         tool::output(
@@ -48,24 +54,36 @@ impl Instance {
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\nfsync = off\nfull_page_writes = off\nmax_connections = 400\n"
         );
         instance.append_settings(&data.join("postgresql.auto.conf"), &settings)?;
-        tool::output(
-            instance
-                .command("pg_ctl")
-                .arg("-D")
-                .arg(&data)
-                .arg("-l")
-                .arg(instance.directory.path().join("log"))
-                .args(["-w", "start"]),
-        )
-        .with_context(|| {
-            format!("PostgreSQL does not start; its log is {}", instance.directory.path().join("log").display())
-        })?;
+        // A child, not a daemon: what ends this run from the terminal ends it too.
+        let log = File::create(instance.log())?;
+        let mut server = instance.command("postgres");
+        server.arg("-D").arg(&data).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        instance.server = Some(server.spawn().context("cannot start PostgreSQL")?);
+        instance.wait_until_ready()?;
         Ok(instance)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the thread has nothing else to do")]
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let port = self.port.to_string();
+        let began = Instant::now();
+        while tool::output(self.command("pg_isready").args(["--quiet", "--host=127.0.0.1", "--port", &port])).is_err() {
+            let ended = self.server.as_mut().map(Child::try_wait).transpose()?.flatten();
+            if ended.is_some() || began.elapsed() > START {
+                bail!("PostgreSQL does not start; its log:\n{}", fs::read_to_string(self.log())?);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     /// Where an administrator connects, to make a database for each test.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
     }
 
     fn data(&self) -> PathBuf {
@@ -99,13 +117,14 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        let data = self.data();
-        if data.join("postmaster.pid").exists()
-            && let Err(error) =
-                tool::output(self.command("pg_ctl").arg("-D").arg(&data).args(["-m", "immediate", "-w", "stop"]))
-        {
-            eprintln!("PostgreSQL of this run could not be stopped: {error:#}");
+        let Some(mut server) = self.server.take() else { return };
+        let mut stop = self.command("pg_ctl");
+        stop.arg("-D").arg(self.data()).args(["-m", "immediate", "-w", "stop"]);
+        if let Err(error) = tool::output(&mut stop) {
+            eprintln!("PostgreSQL of this run did not stop by itself: {error:#}");
+            server.kill().ok();
         }
+        server.wait().ok();
     }
 }
 

@@ -81,15 +81,14 @@ pub fn load_with<C: DeserializeOwned>(
 ) -> Result<C, Error> {
     let mut settings = Figment::from(Toml::string(defaults));
     if let Some(path) = file {
-        let sections = read(path)?;
-        if sections.find_value(section).is_ok_and(|value| value.as_dict().is_none()) {
-            return Err(Error::NotATable { section: section.to_owned(), file: path.to_owned() });
-        }
-        settings = settings.merge(sections.focus(section));
+        settings = settings.merge(Given::from_file(path, section)?);
     }
     settings
-        .merge(Given { origin: "the environment", values: from_environment(environment, section) })
-        .merge(Given { origin: "the flags", values: overrides.0.clone() })
+        .merge(Given::from_environment(environment, section))
+        .merge(Given {
+            origin: Metadata::named("the flags").interpolater(|_, key| key.join(".")),
+            values: overrides.0.clone(),
+        })
         .extract()
         .map_err(|reason| Error::Invalid { section: section.to_owned(), reason: Box::new(reason) })
 }
@@ -107,10 +106,7 @@ pub fn check_sections(
         Err(Error::UnknownSection { section: section.to_owned(), origin, known: known.join(", ") })
     };
     if let Some(path) = file {
-        let sections: Dict = read(path)?
-            .extract()
-            .map_err(|reason| Error::Invalid { section: path.display().to_string(), reason: Box::new(reason) })?;
-        sections.keys().try_for_each(|section| check(section, path.display().to_string()))?;
+        read(path)?.keys().try_for_each(|section| check(section, path.display().to_string()))?;
     }
     for (name, _) in environment {
         if let Some(key) = name.strip_prefix(PREFIX) {
@@ -121,23 +117,15 @@ pub fn check_sections(
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Figment, Error> {
+/// The sections of the file.
+fn read(path: &Path) -> Result<Dict, Error> {
     if !path.is_file() {
         return Err(Error::NoFile(path.to_owned()));
     }
-    Ok(Figment::from(Toml::file_exact(path)))
-}
-
-fn from_environment(variables: impl IntoIterator<Item = (String, String)>, section: &str) -> Dict {
-    let prefix = format!("{PREFIX}{}__", section.to_uppercase().replace('-', "_"));
-    let mut values = Dict::new();
-    for (name, text) in variables {
-        if let Some(key) = name.strip_prefix(&prefix) {
-            let value = text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
-            insert(&mut values, &key.to_lowercase().replace("__", "."), value);
-        }
-    }
-    values
+    let profiles = Toml::file_exact(path).data();
+    let profiles =
+        profiles.map_err(|reason| Error::Invalid { section: path.display().to_string(), reason: Box::new(reason) })?;
+    Ok(profiles.into_values().next().unwrap_or_default())
 }
 
 /// Enters a value under its dotted path, beside what is already there.
@@ -151,15 +139,41 @@ fn insert(values: &mut Dict, path: &str, value: Value) {
     values.insert(table.to_owned(), Value::from(inner));
 }
 
-/// Settings that are given as such, and where they came from.
+/// Settings that are given, and where: an error names the key as it was written there.
 struct Given {
-    origin: &'static str,
+    origin: Metadata,
     values: Dict,
+}
+
+impl Given {
+    fn from_file(path: &Path, section: &str) -> Result<Self, Error> {
+        let values = match read(path)?.remove(section) {
+            None => Dict::new(),
+            Some(Value::Dict(_, values)) => values,
+            Some(_) => return Err(Error::NotATable { section: section.to_owned(), file: path.to_owned() }),
+        };
+        let section = section.to_owned();
+        let origin = Metadata::named(format!("the file {}", path.display()));
+        Ok(Self { origin: origin.interpolater(move |_, key| format!("{section}.{}", key.join("."))), values })
+    }
+
+    fn from_environment(variables: impl IntoIterator<Item = (String, String)>, section: &str) -> Self {
+        let prefix = format!("{PREFIX}{}__", section.to_uppercase().replace('-', "_"));
+        let mut values = Dict::new();
+        for (name, text) in variables {
+            if let Some(key) = name.strip_prefix(&prefix) {
+                let value = text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
+                insert(&mut values, &key.to_lowercase().replace("__", "."), value);
+            }
+        }
+        let origin = Metadata::named("the environment");
+        Self { origin: origin.interpolater(move |_, key| format!("{prefix}{}", key.join("__").to_uppercase())), values }
+    }
 }
 
 impl Provider for Given {
     fn metadata(&self) -> Metadata {
-        Metadata::named(self.origin)
+        self.origin.clone()
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {

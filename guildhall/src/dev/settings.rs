@@ -1,4 +1,5 @@
-//! What `guildhall dev` changes in the services' defaults. A settings file and the environment still win.
+//! What `guildhall dev` changes in the services' defaults. A settings file and the environment still win, but for the edge's
+//! address, which `--http` and `GUILDHALL_HTTP` set.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

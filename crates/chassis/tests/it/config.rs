@@ -65,24 +65,35 @@ fn each_source_wins_over_those_before_it_key_by_key() {
 }
 
 #[test]
-fn an_unknown_key_is_an_error_that_names_it_and_where_it_came_from() {
+fn an_unknown_key_is_an_error_that_names_it_as_it_was_written_and_where() {
     let (_directory, path) = file("[edge-gateway]\nlimit.mots = 3\n");
     let error = load(Some(&path), &[], &Overrides::new()).unwrap_err();
-    assert!(error.contains("mots") && error.contains("guildhall.toml"), "{error}");
+    let place = format!("\"edge-gateway.limit.mots\" in the file {}", path.display());
+    assert!(error.contains("found `mots`") && error.contains(&place), "{error}");
 
     let error = load(None, &[("GUILDHALL__EDGE_GATEWAY__SIZZE", "3")], &Overrides::new()).unwrap_err();
-    assert!(error.contains("sizze") && error.contains("the environment"), "{error}");
+    assert!(error.contains("\"GUILDHALL__EDGE_GATEWAY__SIZZE\" in the environment"), "{error}");
+    let error = load(None, &[("GUILDHALL__EDGE_GATEWAY__LIMIT__MOTS", "3")], &Overrides::new()).unwrap_err();
+    assert!(error.contains("\"GUILDHALL__EDGE_GATEWAY__LIMIT__MOTS\" in the environment"), "{error}");
 
     let error = load(None, &[], &Overrides::new().set("limit.windo", "1s")).unwrap_err();
-    assert!(error.contains("windo") && error.contains("the flags"), "{error}");
+    assert!(error.contains("\"limit.windo\" in the flags"), "{error}");
 }
 
 #[test]
-fn a_value_of_the_wrong_kind_is_an_error_that_names_its_key() {
-    let error = load(None, &[("GUILDHALL__EDGE_GATEWAY__LIMIT__MOST", "many")], &Overrides::new()).unwrap_err();
-    assert!(error.contains("limit.most"), "{error}");
-    let error = load(None, &[("GUILDHALL__EDGE_GATEWAY__LIMIT__WINDOW", "soon")], &Overrides::new()).unwrap_err();
-    assert!(error.contains("limit.window"), "{error}");
+fn a_value_of_the_wrong_kind_is_an_error_that_names_its_key_as_it_was_written_and_where() {
+    let (_directory, path) = file("[edge-gateway]\nlimit = { most = 'many' }\n");
+    let error = load(Some(&path), &[("GUILDHALL__EDGE_GATEWAY__SIZE", "1")], &Overrides::new()).unwrap_err();
+    let place = format!("\"edge-gateway.limit.most\" in the file {}", path.display());
+    assert!(error.contains(&place), "{error}");
+    for (name, value) in
+        [("GUILDHALL__EDGE_GATEWAY__LIMIT__MOST", "many"), ("GUILDHALL__EDGE_GATEWAY__LIMIT__WINDOW", "soon")]
+    {
+        let error =
+            load(Some(&path), &[("GUILDHALL__EDGE_GATEWAY__LIMIT__MOST", "1"), (name, value)], &Overrides::new())
+                .unwrap_err();
+        assert!(error.contains(&format!("\"{name}\" in the environment")), "{error}");
+    }
 }
 
 #[test]
