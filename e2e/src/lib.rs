@@ -1,11 +1,14 @@
 //! Runs `guildhall dev` as a user does, as a process of its own, and talks to it over REST and gRPC.
 //!
-//! To add a journey: a file in `tests/it/`, starting with [`guildhall!`].
+//! To add a journey: a file in `tests/it/`, starting with [`guildhall!`]. What is broken on purpose is in [`faults`].
 
+pub mod faults;
+pub mod process;
 pub mod raw;
 mod rest;
 pub mod token;
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -15,28 +18,32 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
+use process::Process;
 pub use rest::{Answer, Call};
-
-/// How long a start may take on a machine that is busy with other tests.
-const START: Duration = Duration::from_mins(1);
 
 /// Starts a fresh `guildhall dev`.
 #[macro_export]
 macro_rules! guildhall {
     () => {
-        $crate::Guildhall::start(env!("CARGO_BIN_EXE_guildhall-under-test")).await
+        $crate::Guildhall::start(env!("CARGO_BIN_EXE_guildhall-under-test").as_ref(), "127.0.0.1:0").await
     };
 }
 
 /// A running `guildhall dev`; dropping it kills it.
 pub struct Guildhall {
-    program: &'static str,
-    child: Child,
+    program: PathBuf,
+    process: Process,
     /// Kept for as long as this lives.
     directory: TempDir,
     pub dev: DevFile,
+    site: Site,
+}
+
+/// An edge, as its clients see it.
+pub struct Site {
+    http: String,
     client: reqwest::Client,
 }
 
@@ -52,19 +59,26 @@ pub struct Person {
 pub const PASSWORD: &str = "correct horse battery staple";
 
 impl Guildhall {
-    /// Starts on an empty directory and waits until everything is ready.
-    pub async fn start(program: &'static str) -> Self {
+    /// Starts on an empty directory, with the edge at `http`, and waits until everything is ready.
+    pub async fn start(program: &Path, http: &str) -> Self {
+        Self::start_with(program, http, |process| process).await
+    }
+
+    /// The same, with more in its environment, or with what it prints kept.
+    pub async fn start_with(program: &Path, http: &str, configure: impl FnOnce(Process) -> Process) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let data = directory.path().join("data");
-        let (child, dev) = spawn(program, &data).await;
-        // Each test speaks for itself alone: no connection survives the process it was opened to.
-        let client = reqwest::Client::builder()
-            .timeout(Duration::from_mins(1))
-            .pool_max_idle_per_host(0)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .expect("a client");
-        Self { program, child, directory, dev, client }
+        let arguments = ["dev", "--http", http, "--data-dir"].map(str::to_owned);
+        let mut process =
+            Process::new("guildhall dev", program, arguments.into_iter().chain([data.display().to_string()]))
+                .set("GUILDHALL_LOG", "error");
+        for service in ["AUTH", "CONTENT"] {
+            process = process.set(format!("GUILDHALL__{service}__SERVER__LISTEN"), "127.0.0.1:0");
+        }
+        let mut process = configure(process);
+        let dev = ready(&mut process, &data).await;
+        let site = Site::new(&dev.http);
+        Self { program: program.to_owned(), process, directory, dev, site }
     }
 
     /// The data directory.
@@ -74,35 +88,64 @@ impl Guildhall {
 
     /// Ends the process at once, as a crash does.
     pub async fn kill(&mut self) {
-        self.child.start_kill().expect("the process runs");
-        self.child.wait().await.expect("the process ends");
+        self.process.kill().await;
     }
 
     /// Asks the process to end, as an operator does, and waits for it.
     pub async fn stop(&mut self) -> ExitStatus {
-        let pid = self.child.id().expect("the process runs").to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill is there");
-        assert!(sent.success());
-        self.child.wait().await.expect("the process ends")
+        self.process.stop().await
     }
 
     /// Starts the process again on the same data.
     pub async fn restart(&mut self) {
-        let (child, dev) = spawn(self.program, &self.data()).await;
-        self.child = child;
-        self.dev = dev;
+        self.dev = ready(&mut self.process, &self.directory.path().join("data")).await;
+        self.site = Site::new(&self.dev.http);
     }
 
     /// Runs another command of the same program against this data directory.
     pub async fn command(&self, arguments: &[&str]) -> std::process::Output {
-        let mut command = program(self.program);
+        let mut command = self.program();
         command.args(arguments).arg("--data-dir").arg(self.data()).stdin(Stdio::null());
         command.output().await.expect("the program runs")
     }
 
     /// The program itself, to be run in another way.
     pub fn program(&self) -> Command {
-        program(self.program)
+        process::command(&self.program)
+    }
+
+    /// An access token of the first admin.
+    pub async fn admin(&self) -> String {
+        let admin = self.dev.admin.as_ref().expect("dev.json holds the first admin");
+        self.log_in(&admin.email, &admin.password).await["accessToken"].as_str().expect("a token").to_owned()
+    }
+
+    /// A service's database, as an operator opens it beside the running service.
+    pub async fn database(&self, service: &str) -> SqliteConnection {
+        let path = self.data().join(format!("{service}.db"));
+        SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.expect("the database can be opened")
+    }
+}
+
+impl Deref for Guildhall {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
+impl Site {
+    /// The edge at this URL.
+    pub fn new(http: &str) -> Self {
+        // Each test speaks for itself alone: no connection survives the process it was opened to.
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_mins(1))
+            .pool_max_idle_per_host(0)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("a client");
+        Self { http: http.to_owned(), client }
     }
 
     pub fn get(&self, path: &str) -> Call {
@@ -124,13 +167,7 @@ impl Guildhall {
     }
 
     pub fn call(&self, method: Method, path: &str) -> Call {
-        Call::new(self.client.request(method, format!("{}{path}", self.dev.http)))
-    }
-
-    /// An access token of the first admin.
-    pub async fn admin(&self) -> String {
-        let admin = self.dev.admin.as_ref().expect("dev.json holds the first admin");
-        self.log_in(&admin.email, &admin.password).await["accessToken"].as_str().expect("a token").to_owned()
+        Call::new(self.client.request(method, format!("{}{path}", self.http)))
     }
 
     /// Registers somebody and logs them in.
@@ -160,12 +197,6 @@ impl Guildhall {
         self.call(Method::POST, "/oauth2/token").body("application/x-www-form-urlencoded", form).send().await
     }
 
-    /// A service's database, as an operator opens it beside the running service.
-    pub async fn database(&self, service: &str) -> SqliteConnection {
-        let path = self.data().join(format!("{service}.db"));
-        SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.expect("the database can be opened")
-    }
-
     /// Writes and publishes a post, and answers it.
     pub async fn published(&self, token: &str, title: &str, markdown: &str) -> Value {
         let draft = self.post("/api/v1/posts", json!({"title": title, "markdown": markdown})).token(token).send().await;
@@ -187,35 +218,18 @@ pub async fn eventually<T>(limit: Duration, what: &str, mut condition: impl Asyn
     }
 }
 
-fn program(path: &str) -> Command {
-    let mut command = Command::new(path);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GUILDHALL")) {
-        command.env_remove(name);
-    }
-    command.kill_on_drop(true);
-    command
-}
-
-async fn spawn(path: &str, data: &Path) -> (Child, DevFile) {
-    let mut command = program(path);
-    command.args(["dev", "--http", "127.0.0.1:0", "--data-dir"]).arg(data);
-    for service in ["AUTH", "CONTENT"] {
-        command.env(format!("GUILDHALL__{service}__SERVER__LISTEN"), "127.0.0.1:0");
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).env("GUILDHALL_LOG", "error");
-    let mut child = command.spawn().expect("the program starts");
-    let pid = child.id().expect("a new process has an id");
-    let dev = eventually(START, "guildhall dev is ready", async || {
-        if let Some(status) = child.try_wait().expect("the process can be asked") {
-            panic!("guildhall dev ended with {status}");
-        }
-        // The file of an earlier run may still be there.
-        let dev = DevFile::read(data).ok().filter(|dev| dev.pid == pid)?;
-        for admin in dev.services.values().map(|service| &service.admin).chain([&dev.http_admin]) {
-            reqwest::get(format!("{admin}/readyz")).await.ok()?.error_for_status().ok()?;
-        }
-        Some(dev)
-    })
-    .await;
-    (child, dev)
+/// Starts `guildhall dev` and waits until every part of it is ready.
+async fn ready(process: &mut Process, data: &Path) -> DevFile {
+    process.start();
+    let pid = process.id().expect("a new process has an id");
+    process
+        .until(async || {
+            // The file of an earlier run may still be there.
+            let dev = DevFile::read(data).ok().filter(|dev| dev.pid == pid)?;
+            for admin in dev.services.values().map(|service| &service.admin).chain([&dev.http_admin]) {
+                reqwest::get(format!("{admin}/readyz")).await.ok()?.error_for_status().ok()?;
+            }
+            Some(dev)
+        })
+        .await
 }

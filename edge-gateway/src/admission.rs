@@ -15,7 +15,7 @@ use crate::{
 /// A call that was let in.
 pub(crate) struct Admitted {
     user: Option<User>,
-    grant: Option<Grant>,
+    grant: Grant,
 }
 
 impl Admitted {
@@ -34,9 +34,7 @@ impl Admitted {
 
     /// Tells the client how much it has left.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        if let Some(grant) = self.grant {
-            grant.write(headers);
-        }
+        self.grant.write(headers);
     }
 }
 
@@ -51,13 +49,13 @@ pub(crate) async fn admit(
     let user = authenticate(gateway, rpc, headers).await.map_err(|problem| limited(problem.into(), by_address))?;
     let Some(user) = user else { return Ok(Admitted { user: None, grant: by_address }) };
     exchange.identified(user.id);
-    let by_user = gateway.limiter.user(rpc.limit, user.id, user.tier, gateway.source.now()).await?;
+    let by_user = gateway.limiter.user(rpc.limit, user.id, user.tier).await?;
     Ok(Admitted { user: Some(user), grant: Grant::tighter(by_address, by_user) })
 }
 
 /// Takes the request out of what its address may ask.
-pub(crate) async fn address(gateway: &Gateway, class: Limit, exchange: &Exchange) -> Result<Option<Grant>, Failure> {
-    Ok(gateway.limiter.address(class, exchange.client(), gateway.source.now()).await?)
+pub(crate) async fn address(gateway: &Gateway, class: Limit, exchange: &Exchange) -> Result<Grant, Failure> {
+    Ok(gateway.limiter.address(class, exchange.client()).await?)
 }
 
 impl From<Refusal> for Failure {
@@ -66,10 +64,8 @@ impl From<Refusal> for Failure {
     }
 }
 
-fn limited(mut failure: Failure, grant: Option<Grant>) -> Failure {
-    if let Some(grant) = grant {
-        grant.write(failure.headers_mut());
-    }
+fn limited(mut failure: Failure, grant: Grant) -> Failure {
+    grant.write(failure.headers_mut());
     failure
 }
 

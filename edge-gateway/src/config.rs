@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::limit::Limits;
+use crate::limit;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,7 +20,7 @@ pub struct Config {
     /// Networks of the proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     pub cors: Cors,
-    pub limit: Limits,
+    pub limit: limit::Settings,
     pub request: RequestLimits,
     pub connection: ConnectionLimits,
     pub deadline: Deadlines,

@@ -33,7 +33,7 @@ mod web;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use chassis::{Builder, Drain, Platform};
+use chassis::{Builder, Drain, Platform, Process};
 use mesh::token::{RemoteKeys, Verifier};
 use prost_reflect::DescriptorPool;
 
@@ -42,8 +42,8 @@ pub use config::Config;
 pub use grpc::Error as GrpcError;
 pub use tls::Error as TlsError;
 
+use self::limit::Limiter;
 use gateway::Gateway;
-use limit::{InProcess, Limiter};
 use upstream::Upstreams;
 
 /// The edge's workload, as contracts name it.
@@ -78,6 +78,13 @@ pub enum Error {
     #[error(transparent)]
     Chassis(#[from] chassis::Error),
 }
+
+/// The edge in a process of its own.
+pub const PROCESS: Process<Config> = Process {
+    name: NAME,
+    defaults: DEFAULTS,
+    build: |config, platform| Box::pin(async { Ok(build(config, platform).await?) }),
+};
 
 /// Binds the ports and sets up all that requests need. The address of what it returns is the public one.
 pub async fn build(mut config: Config, platform: Platform) -> Result<Bound, Error> {
@@ -125,7 +132,7 @@ fn gateway(config: &Arc<Config>, platform: &Platform, verifier: Verifier) -> Res
         own: grpc::Own::new(&table)?,
         pages: web::Pages::new(&openapi, &config.issuer),
         upstreams: Upstreams::new(platform.clone()),
-        limiter: Limiter::new(config.limit.clone(), Arc::new(InProcess::new(config.limit.buckets))),
+        limiter: Limiter::new(config.limit.clone(), Arc::clone(&platform.limits)),
         source: platform.source.clone(),
         config: Arc::clone(config),
         verifier,

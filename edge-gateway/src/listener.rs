@@ -66,6 +66,7 @@ pub(crate) async fn serve(
     config: Arc<Config>,
     drain: Drain,
 ) {
+    metrics::counter!("guildhall_edge_connections_refused_total").increment(0);
     let connections = Arc::new(Connections {
         protocol: protocol(&config),
         tls,

@@ -44,9 +44,7 @@ pub(crate) async fn handle(
     let (mut parts, body) = response.into_parts();
     parts.headers = headers::end_to_end(&parts.headers);
     headers::without_internal(&mut parts.headers);
-    if let Some(grant) = grant {
-        grant.write(&mut parts.headers);
-    }
+    grant.write(&mut parts.headers);
     Ok(Response::from_parts(parts, Body::new(body)))
 }
 

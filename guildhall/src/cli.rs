@@ -1,11 +1,10 @@
 //! The command line.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::{dev, events, import};
+use crate::{agent, dev, events, import, key, serve, svid, token};
 
 /// The backend of a community and its games: identity and content behind one REST and gRPC edge.
 #[derive(Parser)]
@@ -24,6 +23,19 @@ enum Command {
     /// Needs nothing else: data in SQLite files under the data directory, events in process, identities from a built-in agent.
     /// Prints where everything is, and at the first start the admin's password.
     Dev(dev::Options),
+    /// Runs one service in a process of its own, on PostgreSQL, Redis and any SPIFFE Workload API.
+    ///
+    /// Its settings stand in its section of the file and in [platform]. It is ready when its admin port says so, and ends in order
+    /// on SIGTERM.
+    Serve(serve::Options),
+    /// Gives identities to processes of their own where no SPIRE runs: the agent of `guildhall dev` alone, for development.
+    Agent(agent::Options),
+    /// Makes a master key, from which a service derives the keys of what it seals.
+    Key(key::Options),
+    /// Shows who a process is that asks at a SPIFFE Workload API, and whom it trusts.
+    Svid(svid::Options),
+    /// Shows whose an access token is, and whether it is valid or why not.
+    Token(token::Options),
     /// Brings content from elsewhere.
     #[command(subcommand)]
     Import(Import),
@@ -41,14 +53,6 @@ enum Import {
     Posts(import::Options),
 }
 
-/// Where a running `guildhall dev` keeps its data.
-#[derive(Args, Clone)]
-pub struct DataDirectory {
-    /// The data directory of `guildhall dev`.
-    #[arg(long, env = "GUILDHALL_DATA_DIR", value_name = "DIR", default_value = "./guildhall-data")]
-    pub data_dir: PathBuf,
-}
-
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -60,6 +64,11 @@ pub fn main() -> ExitCode {
         match arguments.command {
             None => Box::pin(dev::run(arguments.dev)).await,
             Some(Command::Dev(options)) => Box::pin(dev::run(options)).await,
+            Some(Command::Serve(options)) => Box::pin(serve::run(options)).await,
+            Some(Command::Agent(options)) => agent::run(options).await,
+            Some(Command::Key(options)) => key::run(&options),
+            Some(Command::Svid(options)) => svid::run(options).await,
+            Some(Command::Token(options)) => token::run(options).await,
             Some(Command::Import(Import::Posts(options))) => import::run(options).await,
             Some(Command::Events(command)) => events::run(command).await,
         }

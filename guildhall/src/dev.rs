@@ -22,14 +22,10 @@ use telemetry::{Format, Telemetry};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::DataDirectory;
-use crate::dev_file::{Credential, DevFile, Service};
+use crate::agent::{NAMESPACE, TRUST_DOMAIN, WORKLOADS};
+use crate::dev_file::{Credential, DataDirectory, DevFile, Service};
 use settings::Settings;
 
-const TRUST_DOMAIN: &str = "guildhall.internal";
-pub const NAMESPACE: &str = "guildhall";
-/// Who gets an identity: the services, and `operator`, as whom `guildhall events` calls.
-const WORKLOADS: [&str; 4] = ["auth", "content", edge_gateway::NAME, "operator"];
 /// Short, so that rotation is an everyday event.
 const SVID_LIFETIME: Duration = Duration::from_mins(10);
 const ADMIN: &str = "admin@guildhall.localhost";
@@ -112,9 +108,12 @@ async fn serve(
             source: source.clone(),
             identity: Identity::connect(identity).await.with_context(|| format!("{workload} gets no identity"))?,
             bus: bus.clone(),
+            limits: Arc::new(limit::InProcess::new(limit::CAPACITY, source.clone())),
+            keyspace: None,
             key: key.clone(),
             metrics: telemetry.metrics(),
             services: services.clone(),
+            mesh: mesh::Settings::default(),
             embedded: Some(bus.clone()),
         })
     };

@@ -7,7 +7,16 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clap::Args;
 use serde::{Deserialize, Serialize};
+
+/// Where a running `guildhall dev` keeps its data.
+#[derive(Args, Clone)]
+pub struct DataDirectory {
+    /// The data directory of `guildhall dev`.
+    #[arg(long, env = "GUILDHALL_DATA_DIR", value_name = "DIR", default_value = "./guildhall-data")]
+    pub data_dir: PathBuf,
+}
 
 /// What `dev.json` says.
 #[derive(Serialize, Deserialize)]

@@ -1,15 +1,18 @@
 //! `guildhall events`: the events that a service could not handle, seen and replayed as the workload `operator`.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result, ensure};
+use chassis::process;
 use clap::{Args, Subcommand};
 use contracts::common::v1::dead_letter_service_client::DeadLetterServiceClient;
 use contracts::common::v1::{DeadLetter, DeadLetterServiceListRequest, DeadLetterServiceReplayRequest};
 use ids::Timestamp;
-use mesh::{Channel, Identity, IdentitySettings};
+use mesh::{Channel, Endpoints, Identity, IdentitySettings};
 use status::Problem;
 
-use crate::cli::DataDirectory;
-use crate::dev_file::DevFile;
+use crate::agent::NAMESPACE;
+use crate::dev_file::{DataDirectory, DevFile};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -33,6 +36,10 @@ pub struct Selection {
     /// Only this consumer's, such as `content.author_names`.
     #[arg(long, value_name = "NAME")]
     consumer: Option<String>,
+    /// Where processes of their own run: their file of settings, whose [platform] says where the service is, and where `operator`
+    /// gets its identity (or SPIFFE_ENDPOINT_SOCKET does). Without it, the `guildhall dev` that runs on the data directory is asked.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     data: DataDirectory,
 }
@@ -89,20 +96,35 @@ fn print(letter: &DeadLetter) {
 }
 
 async fn connect(selection: &Selection) -> Result<DeadLetterServiceClient<Channel>> {
+    let (identity, endpoints) = match &selection.config {
+        Some(file) => deployed(file, &selection.service)?,
+        None => in_dev(selection)?,
+    };
+    let identity =
+        Identity::connect(identity).await.context("the operator gets no identity: does the agent still run?")?;
+    Ok(DeadLetterServiceClient::new(mesh::connect(&identity, selection.service.parse()?, endpoints)))
+}
+
+fn deployed(file: &Path, service: &str) -> Result<(IdentitySettings, Endpoints)> {
+    let settings = process::Settings::load(Some(file))?;
+    let known = settings.services.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let endpoints = settings.endpoints()?.remove(service);
+    Ok((settings.identity()?, endpoints.with_context(|| format!("there is no service `{service}`: {known}"))?))
+}
+
+fn in_dev(selection: &Selection) -> Result<(IdentitySettings, Endpoints)> {
     let dev = DevFile::read(&selection.data.data_dir)?;
     let known = dev.services.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let service = dev
         .services
         .get(&selection.service)
         .with_context(|| format!("there is no service `{}`: {known}", selection.service))?;
-    let identity = Identity::connect(IdentitySettings {
+    let identity = IdentitySettings {
         endpoint: dev.identities.get("operator").context("dev.json names no socket of the operator")?.clone(),
         trust_domain: dev.trust_domain.clone(),
-        namespace: super::dev::NAMESPACE.to_owned(),
-    })
-    .await
-    .context("the operator gets no identity: does `guildhall dev` still run?")?;
-    Ok(DeadLetterServiceClient::new(mesh::connect(&identity, selection.service.parse()?, service.grpc.parse()?)))
+        namespace: NAMESPACE.to_owned(),
+    };
+    Ok((identity, service.grpc.parse()?))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]

@@ -16,8 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 use time::format_description::well_known::Rfc3339;
 
-use crate::cli::DataDirectory;
-use crate::dev_file::{Credential, DevFile};
+use crate::dev_file::{Credential, DataDirectory, DevFile};
 
 /// How much goes into one request: what is lost, and sent again, when the connection breaks.
 const BATCH_POSTS: u64 = 20;

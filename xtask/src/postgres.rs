@@ -24,12 +24,27 @@ pub struct Instance {
     server: Option<Child>,
 }
 
+/// How a server is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Calls in flight are broken off, and all that was committed is written.
+    Fast,
+    /// As a crash does.
+    Immediate,
+}
+
+/// Installs PostgreSQL if the machine has none.
+pub fn install() -> Result<()> {
+    if find_programs().is_none() {
+        tool::install_packages(&["postgresql"])?;
+    }
+    Ok(())
+}
+
 impl Instance {
     /// Starts one, after installing PostgreSQL if the machine has none.
     pub fn start() -> Result<Self> {
-        if find_programs().is_none() {
-            tool::install_packages(&["postgresql"])?;
-        }
+        install()?;
         let programs =
             find_programs().context("initdb is not under /usr/lib/postgresql, though PostgreSQL is installed")?;
         // PostgreSQL refuses to run as root; its package comes with a user of its own.
@@ -54,13 +69,34 @@ impl Instance {
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\nfsync = off\nfull_page_writes = off\nmax_connections = 400\n"
         );
         instance.append_settings(&data.join("postgresql.auto.conf"), &settings)?;
-        // A child, not a daemon: what ends this run from the terminal ends it too.
-        let log = File::create(instance.log())?;
-        let mut server = instance.command("postgres");
-        server.arg("-D").arg(&data).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        instance.server = Some(server.spawn().context("cannot start PostgreSQL")?);
-        instance.wait_until_ready()?;
+        instance.restart()?;
         Ok(instance)
+    }
+
+    /// Starts the server on the data that is there, after [`Instance::stop`].
+    pub fn restart(&mut self) -> Result<()> {
+        // A child, not a daemon: what ends this run from the terminal ends it too.
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let mut server = self.command("postgres");
+        server.arg("-D").arg(self.data()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.server = Some(server.spawn().context("cannot start PostgreSQL")?);
+        self.wait_until_ready()
+    }
+
+    /// Ends the server; its data stays.
+    pub fn stop(&mut self, ending: Ending) -> Result<()> {
+        let Some(mut server) = self.server.take() else { return Ok(()) };
+        let mode = match ending {
+            Ending::Fast => "fast",
+            Ending::Immediate => "immediate",
+        };
+        let mut stop = self.command("pg_ctl");
+        let stopped = tool::output(stop.arg("-D").arg(self.data()).args(["-m", mode, "-w", "stop"]));
+        if stopped.is_err() {
+            server.kill().ok();
+        }
+        server.wait()?;
+        stopped.map(drop)
     }
 
     #[expect(clippy::disallowed_methods, reason = "the thread has nothing else to do")]
@@ -117,14 +153,9 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        let Some(mut server) = self.server.take() else { return };
-        let mut stop = self.command("pg_ctl");
-        stop.arg("-D").arg(self.data()).args(["-m", "immediate", "-w", "stop"]);
-        if let Err(error) = tool::output(&mut stop) {
+        if let Err(error) = self.stop(Ending::Immediate) {
             eprintln!("PostgreSQL of this run did not stop by itself: {error:#}");
-            server.kill().ok();
         }
-        server.wait().ok();
     }
 }
 

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::postgres::Instance;
-use crate::tool;
+use crate::{postgres, redis, tool};
 
 #[derive(Args)]
 pub struct Options {
@@ -30,7 +29,7 @@ enum Step {
     Deny,
     /// The contracts follow the rules of `buf.yaml`.
     Buf,
-    /// Unit, property, conformance and end-to-end tests on SQLite and PostgreSQL.
+    /// Unit, property, conformance and end-to-end tests on SQLite, PostgreSQL and Redis.
     Tests,
 }
 
@@ -100,8 +99,11 @@ fn component(subcommand: &str, name: &str, arguments: &[&str], notes: &mut Vec<S
 }
 
 fn tests(arguments: &[String], counts: &mut Counts) -> Result<()> {
-    let postgres = Instance::start().context("the tests run on PostgreSQL too")?;
+    let postgres = postgres::Instance::start().context("the tests run on PostgreSQL too")?;
     println!("    PostgreSQL for this run listens at {}", postgres.url());
+    let redis = redis::Instance::start().context("the tests run on Redis too")?;
+    println!("    Redis for this run listens at {}", redis.url());
+    let promtool = tool::promtool().context("the tests have promtool look at the metrics")?;
     let scope: &[&str] =
         if arguments.iter().any(|word| word == "-p" || word == "--package") { &[] } else { &["--workspace"] };
     let mut child = Command::new("cargo")
@@ -109,6 +111,8 @@ fn tests(arguments: &[String], counts: &mut Counts) -> Result<()> {
         .args(scope)
         .args(arguments)
         .env("GUILDHALL_TEST_POSTGRES", postgres.url())
+        .env("GUILDHALL_TEST_REDIS", redis.url())
+        .env("GUILDHALL_TEST_PROMTOOL", promtool)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

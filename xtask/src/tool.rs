@@ -40,6 +40,13 @@ pub fn cache() -> Result<PathBuf> {
     Ok(base.join("guildhall"))
 }
 
+/// The project's own directory. Not that of the build: a target directory may serve several checkouts.
+pub fn project() -> Result<PathBuf> {
+    let own =
+        env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set: run this as `cargo xtask …`")?;
+    Ok(Path::new(&own).parent().context("xtask lies in the project's directory")?.to_owned())
+}
+
 fn obtain(tool: &Pinned) -> Result<PathBuf> {
     let root = cache()?.join("tools").join(format!("{}-{}", tool.name, tool.version));
     let kept = root.join("bin").join(tool.name);
@@ -92,6 +99,36 @@ fn install_buf(tool: &Pinned, root: &Path) -> Result<PathBuf> {
     }
     install_packages(&["python3-pip"])?;
     install_buf(tool, root)
+}
+
+/// promtool, taken out of Debian's package `prometheus`. The package itself is not installed: its server would start, and listen.
+pub fn promtool() -> Result<PathBuf> {
+    let root = cache()?.join("tools").join("promtool");
+    let kept = root.join("usr/bin/promtool");
+    for candidate in [kept.clone(), PathBuf::from("promtool")] {
+        if succeeds(Command::new(&candidate).arg("--version")) {
+            return Ok(candidate);
+        }
+    }
+    println!("    taking promtool out of the system's package prometheus, into {}", root.display());
+    std::fs::create_dir_all(&root)?;
+    let download = || output(Command::new("apt-get").args(["download", "-qq", "prometheus"]).current_dir(&root));
+    if download().is_err() {
+        // A machine that has never asked for the lists of packages finds none.
+        let words: &[&str] = if is_root()? { &["apt-get"] } else { &["sudo", "-n", "apt-get"] };
+        let update = output(Command::new(words[0]).args(&words[1..]).args(["update", "-qq"]));
+        update.and_then(|_| download()).context(
+            "promtool is needed: put it on the PATH (`sudo apt-get install prometheus`), then run this again",
+        )?;
+    }
+    for entry in std::fs::read_dir(&root)? {
+        let package = entry?.path();
+        if package.extension().is_some_and(|ending| ending == "deb") {
+            output(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&root))?;
+            std::fs::remove_file(&package)?;
+        }
+    }
+    Ok(kept)
 }
 
 /// Installs packages of the system, or says with which command somebody who may can do so.

@@ -97,6 +97,11 @@ impl Authority {
         now >= self.stored.created + LIFETIME / 2
     }
 
+    /// Whether its root is still valid then.
+    pub(crate) fn outlives(&self, then: Timestamp) -> bool {
+        then < self.stored.created + LIFETIME
+    }
+
     /// The JWT key's public half.
     pub(crate) fn jwk(&self) -> Result<serde_json::Value, Error> {
         let key = KeyPair::try_from(self.stored.jwt_key.as_slice())?;

@@ -1,7 +1,15 @@
 use bytes::Bytes;
 use ids::{Source, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{Mutex, watch};
 
 use crate::{Error, Settings, api, authority, authority::Authority};
@@ -180,21 +188,27 @@ fn spiffe_id(settings: &Settings, workload: &str) -> String {
     format!("spiffe://{}/ns/{}/sa/{workload}", settings.trust_domain, settings.namespace)
 }
 
-/// Nothing there, another trust domain's authority and one that is old all mean that a new one is needed.
+/// Nothing there, or nothing that outlives an SVID, means that a new authority is needed. One that is merely old is used, and
+/// replaced by the first renewal: then everybody hears of its successor before that signs.
 fn load(settings: &Settings) -> Result<Option<Authorities>, Error> {
     let path = settings.directory.join(FILE);
+    let failed = |source| Error::File { path: path.clone(), source };
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(Error::File { path, source }),
+        Err(error) => return Err(failed(error)),
     };
-    let file: File = serde_json::from_slice(&text).map_err(|source| Error::Unreadable { path, source })?;
+    if fs::metadata(&path).map_err(failed)?.mode() & 0o077 != 0 {
+        return Err(Error::Exposed(path));
+    }
+    let file: File =
+        serde_json::from_slice(&text).map_err(|source| Error::Unreadable { path: path.clone(), source })?;
     if file.trust_domain != settings.trust_domain {
-        return Ok(None);
+        return Err(Error::TrustDomain { path, kept: file.trust_domain });
     }
     let restore = |stored| Authority::restore(&file.trust_domain, stored).map(Arc::new);
     let current = restore(file.current)?;
-    if current.is_ageing(settings.source.now()) {
+    if !current.outlives(settings.source.now() + settings.svid_lifetime) {
         return Ok(None);
     }
     let retired = file.retired.into_iter();

@@ -1,5 +1,5 @@
-//! The dev agent: a SPIFFE Workload API server for `guildhall dev` and for tests. It takes the place of SPIRE's agent:
-//! what is built against it runs against SPIRE unchanged.
+//! The dev agent: a SPIFFE Workload API server for `guildhall dev`, `guildhall agent` and tests. It takes the place of SPIRE's
+//! agent: what is built against it runs against SPIRE unchanged.
 //!
 //! Each workload has a Unix socket of its own, and whoever may open the socket is that workload; the sockets and the
 //! directory are their owner's alone. SVIDs live for minutes and are replaced at half life. The authority is kept in the
@@ -18,8 +18,9 @@ mod api {
 
 use ids::Source;
 use std::{
-    fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    fs::{self, File},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -35,8 +36,8 @@ use workload_api::WorkloadApi;
 /// What the agent needs to start.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the sockets and the authority lie. Created when missing; its mode becomes 0700. The path is at most about 80
-    /// bytes long, or else the sockets' names do not fit into an address.
+    /// Where the sockets and the authority lie. Created when missing, with mode 0700; one that is open to others is refused.
+    /// The path is at most about 80 bytes long, or else the sockets' names do not fit into an address.
     pub directory: PathBuf,
     /// For instance `guildhall.internal`.
     pub trust_domain: String,
@@ -67,8 +68,14 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
-    /// Another agent serves these sockets.
-    #[error("another agent is listening on {0}")]
+    /// The kept authority is another trust domain's.
+    #[error("{path} is the authority of {kept}: use another directory, or remove it to begin a new trust domain")]
+    TrustDomain { path: PathBuf, kept: String },
+    /// Others may write there, or read the keys.
+    #[error("{0} is open to others: take their permissions away (`chmod go-rwx`), or use another directory")]
+    Exposed(PathBuf),
+    /// Another agent works there.
+    #[error("another agent works in {0}")]
     InUse(PathBuf),
     /// A certificate could not be made; most likely a name is not fit for one.
     #[error("a certificate could not be made")]
@@ -83,18 +90,23 @@ pub struct Agent {
     issuance: Arc<Issuance>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
+    /// Ends with the process, however it ends.
+    _lock: File,
 }
 
 impl Agent {
     /// Starts serving; every workload's socket accepts connections when this returns.
     pub async fn start(settings: Settings) -> Result<Self, Error> {
         let directory = settings.directory.as_path();
-        private_directory(directory).map_err(|source| Error::File { path: directory.to_owned(), source })?;
+        private_directory(directory)?;
+        let lock = lock(directory)?;
         let workloads = settings.workloads.clone();
-        let issuance = Arc::new(Issuance::open(settings)?);
-        let mut agent = Self { issuance, tasks: JoinSet::new(), stop: CancellationToken::new() };
+        // It reads and writes files, and makes keys.
+        let opened = tokio::task::spawn_blocking(|| Issuance::open(settings)).await;
+        let issuance = Arc::new(opened.expect("opening does not panic")?);
+        let mut agent = Self { issuance, tasks: JoinSet::new(), stop: CancellationToken::new(), _lock: lock };
         for workload in workloads {
-            agent.serve(workload).await?;
+            agent.serve(workload)?;
         }
         let (issuance, stop) = (Arc::clone(&agent.issuance), agent.stop.clone());
         agent.tasks.spawn(async move {
@@ -129,11 +141,8 @@ impl Agent {
         self.issuance.settings().directory.join(format!("{workload}.sock"))
     }
 
-    async fn serve(&mut self, workload: String) -> Result<(), Error> {
+    fn serve(&mut self, workload: String) -> Result<(), Error> {
         let path = self.socket(&workload);
-        if tokio::net::UnixStream::connect(&path).await.is_ok() {
-            return Err(Error::InUse(path));
-        }
         let listener = private_socket(&path).map_err(|source| Error::File { path: path.clone(), source })?;
         let api = WorkloadApi { workload, issuance: Arc::clone(&self.issuance), stop: self.stop.clone() };
         let service = SpiffeWorkloadApiServer::with_interceptor(api, workload_api::require_header);
@@ -152,9 +161,23 @@ impl Agent {
     }
 }
 
-fn private_directory(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+fn private_directory(path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    // Its mode is never changed: a slip of the pen, such as /tmp, must not lock others out.
+    let mode = fs::metadata(path).map_err(failed)?.mode();
+    if mode & 0o077 != 0 {
+        return Err(Error::Exposed(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// Makes sure that no other agent works in the directory.
+fn lock(directory: &Path) -> Result<File, Error> {
+    let path = directory.join("lock");
+    let file = File::create(&path).map_err(|source| Error::File { path, source })?;
+    file.try_lock().map_err(|_| Error::InUse(directory.to_owned()))?;
+    Ok(file)
 }
 
 fn private_socket(path: &Path) -> io::Result<UnixListener> {

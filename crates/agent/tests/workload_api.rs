@@ -10,6 +10,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,7 @@ use api::{
     JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, X509BundlesRequest, X509svid, X509svidRequest,
     spiffe_workload_api_client::SpiffeWorkloadApiClient,
 };
-use ids::Source;
+use ids::{Clock, ManualClock, Source, SystemClock, SystemRandom};
 use spiffe::{JwtSource, JwtSvid, TrustDomain, X509Source};
 use tempfile::TempDir;
 use tonic::{Code, Request, transport::Channel};
@@ -291,11 +292,80 @@ async fn a_restart_keeps_the_trust_domain_and_another_directory_is_another_one()
 async fn two_agents_do_not_share_a_directory_and_a_damaged_authority_is_named() {
     let (agent, directory) = started().await;
     let second = Agent::start(settings(directory.path(), Duration::from_mins(5))).await;
-    assert!(matches!(second.err(), Some(Error::InUse(path)) if path.ends_with("auth.sock")));
+    assert!(matches!(second.err(), Some(Error::InUse(path)) if path.ends_with("agent")));
     first_svid(&agent).await;
     agent.shutdown().await;
 
     fs::write(directory.path().join("agent/authority.json"), "{").unwrap();
     let damaged = Agent::start(settings(directory.path(), Duration::from_mins(5))).await;
     assert!(matches!(damaged.err(), Some(Error::Unreadable { path, .. }) if path.ends_with("authority.json")));
+}
+
+#[tokio::test]
+async fn a_crash_leaves_nothing_that_a_new_start_stumbles_over() {
+    let (agent, directory) = started().await;
+    let first = first_svid(&agent).await;
+    drop(agent);
+    assert!(directory.path().join("agent/content.sock").exists());
+    let again = Agent::start(settings(directory.path(), Duration::from_mins(5))).await.unwrap();
+    assert_eq!(first_svid(&again).await.bundle, first.bundle);
+}
+
+#[tokio::test]
+async fn an_old_authority_is_replaced_with_overlap_after_a_restart_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let settings = Settings {
+        source: Source::new(clock.clone(), Arc::new(SystemRandom)),
+        ..settings(directory.path(), Duration::from_secs(10))
+    };
+    let agent = Agent::start(settings.clone()).await.unwrap();
+    let old = first_svid(&agent).await.bundle;
+    agent.shutdown().await;
+
+    clock.advance(Duration::from_hours(16 * 24));
+    let agent = Agent::start(settings.clone()).await.unwrap();
+    let mut client = client(&agent, "content").await;
+    let mut states = client.fetch_x509svid(request(X509svidRequest {})).await.unwrap().into_inner();
+    let mut next = async || {
+        let state = tokio::time::timeout(Duration::from_secs(10), states.message()).await.unwrap();
+        state.unwrap().unwrap().svids.remove(0)
+    };
+    let root = |der: &[u8]| certificates(der)[0].subject().to_string();
+    loop {
+        let svid = next().await;
+        assert!(certificates(&svid.bundle).iter().any(|kept| kept.subject().to_string() == root(&old)));
+        if certificates(&svid.x509_svid)[0].issuer().to_string() != root(&old) {
+            break;
+        }
+    }
+    agent.shutdown().await;
+
+    clock.advance(Duration::from_hours(31 * 24));
+    let agent = Agent::start(settings).await.unwrap();
+    let fresh = first_svid(&agent).await.bundle;
+    assert_eq!(certificates(&fresh).len(), 1, "nothing that has expired is kept");
+}
+
+#[tokio::test]
+async fn keys_that_others_can_read_and_those_of_another_trust_domain_are_not_used() {
+    let (agent, directory) = started().await;
+    agent.shutdown().await;
+    let (of_agent, file) = (directory.path().join("agent"), directory.path().join("agent/authority.json"));
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let start = async |trust_domain: &str| {
+        let settings = settings(directory.path(), Duration::from_mins(5));
+        Agent::start(Settings { trust_domain: trust_domain.into(), ..settings }).await.err()
+    };
+
+    set(&file, 0o640);
+    assert!(matches!(start("guildhall.internal").await, Some(Error::Exposed(path)) if path == file));
+    set(&file, 0o600);
+    set(&of_agent, 0o755);
+    assert!(matches!(start("guildhall.internal").await, Some(Error::Exposed(path)) if path == of_agent));
+    assert_eq!(fs::metadata(&of_agent).unwrap().permissions().mode() & 0o777, 0o755, "it is left as it was");
+    set(&of_agent, 0o700);
+    let foreign = start("example.org").await;
+    assert!(matches!(foreign, Some(Error::TrustDomain { kept, .. }) if kept == "guildhall.internal"));
+    assert!(start("guildhall.internal").await.is_none());
 }

@@ -41,9 +41,6 @@ pub enum Error {
     /// A part of the process panicked.
     #[error("the server panicked")]
     Panicked(#[from] JoinError),
-    /// The process cannot hear signals.
-    #[error("signals cannot be waited for")]
-    Signals(#[source] io::Error),
     /// Background work failed.
     #[error(transparent)]
     Task(#[from] task::Error),
@@ -100,12 +97,16 @@ impl Bound {
     /// calls in flight, consumers and relay, databases. It ends in the same order, and with an error, if the server or a
     /// background task fails.
     pub async fn serve(self, drain: CancellationToken) -> Result<(), Error> {
-        let Parts { name, settings, gates, draining, metrics, admin, serving, tasks, consumers, databases, .. } =
+        let Parts { name, settings, gates, draining, metrics, admin, serving, mut tasks, consumers, databases, .. } =
             self.parts;
         let end = Drain::default();
         let stop_admin = CancellationToken::new();
         let mut admin = tokio::spawn(admin::serve(admin, gates.clone(), metrics, stop_admin.clone().cancelled_owned()));
         let mut server = tokio::spawn(serving(end.clone()));
+        tasks.push(Task::new("readiness", {
+            let gates = gates.clone();
+            move |stop| gates.report(name, stop)
+        }));
         let (mut consumers, mut background) = (Tasks::start(consumers), Tasks::start(tasks));
         tracing::info!(service = name, address = %self.parts.address, admin.address = %self.admin_address, "Serving {name}");
 

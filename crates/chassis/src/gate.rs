@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// What a process waits for before it is ready: `/readyz` lists the gates that are not ready, and why.
 ///
@@ -43,6 +44,22 @@ impl Gates {
     /// Follows whether every gate is ready.
     pub(crate) fn subscribe(&self) -> watch::Receiver<BTreeMap<&'static str, String>> {
         self.0.subscribe()
+    }
+
+    /// Tells operators whenever `service` becomes ready or stops being so, until `stop`.
+    pub(crate) async fn report(self, service: &'static str, stop: CancellationToken) {
+        let mut changes = self.subscribe();
+        changes.mark_changed();
+        let mut ready = false;
+        while stop.run_until_cancelled(changes.changed()).await.is_some_and(|change| change.is_ok()) {
+            let unready = changes.borrow_and_update().clone();
+            match (ready, unready.is_empty()) {
+                (false, true) => tracing::info!(service, "{service} is ready"),
+                (true, false) => tracing::info!(service, ?unready, "{service} is not ready any more"),
+                _ => {}
+            }
+            ready = unready.is_empty();
+        }
     }
 
     fn close_or_open(&self, name: &'static str, unready: Option<String>) {

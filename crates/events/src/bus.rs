@@ -1,13 +1,14 @@
 //! The interface between services that emit events and services that consume them.
 
 pub mod embedded;
+pub mod redis;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use ids::Source;
+use ids::{Source, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -22,9 +23,28 @@ const HANDLER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What carries events from relays to handlers.
 #[async_trait]
 pub trait Bus: Send + Sync {
-    /// Hands on events, in order per key. It returns once they are safe with the bus: whoever gets `Ok` may forget them. Called with the
-    /// same events again, it may deliver them again.
-    async fn publish(&self, events: &[Envelope]) -> Result<(), Error>;
+    /// Hands on events, in order per key. It returns once the bus has them, with a receipt of each stream that they went to: that of the
+    /// last of them. There is none if the bus keeps nothing, because the events have had their effects by then. Called with the same
+    /// events again, it may deliver them again.
+    async fn publish(&self, events: &[Envelope]) -> Result<Vec<Receipt>, Error>;
+
+    /// The relay of `service` begins to publish, or goes on after an error. `newest` is the newest receipt that it has of each stream.
+    /// Tells of each stream that has lost what it once gave a receipt for, with the newest receipt of those that it still has (or the
+    /// number 0): the relay publishes again what came after. None of its events are being published meanwhile.
+    async fn resume(&self, _service: &str, _newest: &[Receipt]) -> Result<Vec<Receipt>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// [`Error::Lost`] if events of `service` are gone that there are receipts for.
+    async fn verify(&self, _service: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Lets go of the events of `service` that were published before `before` and that every work consumer is done with. Tells of each
+    /// stream the receipt below which consumers are done with everything.
+    async fn trim(&self, _service: &str, _before: Timestamp) -> Result<Vec<Receipt>, Error> {
+        Ok(Vec::new())
+    }
 
     /// Hands the events of some topics to `handler`, until the subscription is stopped.
     async fn subscribe(
@@ -33,6 +53,15 @@ pub trait Bus: Send + Sync {
         handler: Arc<dyn Handler>,
         dead_letters: DeadLetters,
     ) -> Result<Running, Error>;
+}
+
+/// Where a bus that keeps events itself has put one. Later ones of a stream have higher numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Receipt {
+    /// One of the streams of the service that emitted the event.
+    pub stream: i32,
+    /// Above 0.
+    pub number: i64,
 }
 
 /// Who wants which events, and how.
@@ -44,6 +73,16 @@ pub struct Subscription {
     pub topics: &'static [&'static str],
     /// Who gets an event.
     pub delivery: Delivery,
+}
+
+impl Subscription {
+    /// The services that emit its topics.
+    fn emitters(&self) -> Vec<&'static str> {
+        let mut emitters: Vec<_> = self.topics.iter().filter_map(|topic| topic.split('.').next()).collect();
+        emitters.sort_unstable();
+        emitters.dedup();
+        emitters
+    }
 }
 
 /// Who gets an event.
@@ -153,13 +192,21 @@ impl Drop for Running {
     }
 }
 
+fn wants(topics: &[&str], event: &Envelope) -> bool {
+    topics.contains(&event.topic.as_str())
+}
+
+/// The counters of a consumer, from its start on: what is born with its first failure is missed by whoever watches its rate.
+fn count_from_zero(consumer: &'static str) {
+    metrics::counter!("guildhall_events_handled_total", "consumer" => consumer).increment(0);
+    metrics::counter!("guildhall_events_failures_total", "consumer" => consumer).increment(0);
+    metrics::counter!("guildhall_events_dead_letters_total", "consumer" => consumer).increment(0);
+}
+
 /// Runs a handler once, within the trace of the event, bounded in time and with its panics as failures.
 pub(crate) async fn attempt(consumer: &str, handler: &dyn Handler, event: &Envelope) -> Result<(), Failure> {
-    let span = tracing::info_span!("event", messaging.operation = "process", messaging.destination = %event.topic, consumer, event.id = %event.id);
-    if let Some(traceparent) = &event.traceparent {
-        telemetry::adopt(&span, traceparent);
-    }
-    let attempt = AssertUnwindSafe(handler.handle(event)).catch_unwind().instrument(span);
+    let span = telemetry::event::process(consumer, &event.topic, event.id, event.traceparent.as_deref());
+    let attempt = AssertUnwindSafe(handler.handle(event)).catch_unwind().instrument(span.clone());
     let outcome = match tokio::time::timeout(HANDLER_TIMEOUT, attempt).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_panic)) => Err(Failure::Retry("the handler panicked".into())),
@@ -169,8 +216,39 @@ pub(crate) async fn attempt(consumer: &str, handler: &dyn Handler, event: &Envel
         Ok(()) => metrics::counter!("guildhall_events_handled_total", "consumer" => consumer.to_owned()).increment(1),
         Err(failure) => {
             metrics::counter!("guildhall_events_failures_total", "consumer" => consumer.to_owned()).increment(1);
-            tracing::warn!(consumer, event.id = %event.id, event.topic = %event.topic, error = %failure, "A consumer did not handle an event");
+            span.record("otel.status_code", "ERROR");
+            span.in_scope(|| tracing::warn!(consumer, event.id = %event.id, event.topic = %event.topic, error = %failure, "A consumer did not handle an event"));
         }
     }
     outcome
+}
+
+/// Handles the events of a broadcast one after the other.
+struct Recipient {
+    consumer: &'static str,
+    topics: &'static [&'static str],
+    handler: Arc<dyn Handler>,
+    dead_letters: DeadLetters,
+    retry: Retry,
+    source: Source,
+}
+
+impl Recipient {
+    /// Returns when the event was handled, or given up on.
+    async fn handle(&self, event: &Envelope) {
+        for failures in 1.. {
+            match attempt(self.consumer, self.handler.as_ref(), event).await {
+                Ok(()) => return,
+                Err(Failure::Retry(_)) if failures < self.retry.attempts => {
+                    tokio::time::sleep(self.retry.pause_after(failures, &self.source)).await;
+                }
+                Err(Failure::Retry(reason) | Failure::Reject(reason)) => {
+                    if let Err(error) = self.dead_letters.keep(self.consumer, event, &reason, failures).await {
+                        tracing::error!(consumer = self.consumer, event.id = %event.id, error = %error, "Could not keep a dead letter");
+                    }
+                    return;
+                }
+            }
+        }
+    }
 }

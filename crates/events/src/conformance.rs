@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::async_trait;
 
 use crate::{
-    Bus, DeadLetters, Delivery, Envelope, Failure, Handler, Inbox, Outbox, Relay, Retry, Running, Selection,
+    Bus, DeadLetters, Delivery, Envelope, Error, Failure, Handler, Inbox, Outbox, Relay, Retry, Running, Selection,
     Subscription,
 };
 
@@ -40,6 +40,7 @@ macro_rules! conformance {
             a_failed_event_is_tried_again_before_the_next_of_its_key_and_holds_up_no_other_key,
             a_poisonous_event_becomes_a_dead_letter_and_its_key_goes_on,
             dead_letters_are_replayed_and_those_that_fail_again_stay,
+            a_consumer_has_one_subscription_and_a_place_for_its_dead_letters,
             an_event_that_is_published_again_has_one_effect,
             every_broadcast_subscriber_gets_every_event,
             a_broadcast_subscriber_first_gets_the_events_of_its_replay_window,
@@ -383,7 +384,8 @@ pub async fn dead_letters_are_replayed_and_those_that_fail_again_stay(world: Wor
     let relay = world.relay(&bus);
     world.emit("hopeless", 1).await;
     world.emit("healing", 1).await;
-    world.settled().await;
+    let letters = async || world.dead_letters.list(None, 10).await.expect("a list").len();
+    until("both are dead letters", async || letters().await == 2).await;
     healed.store(1, Ordering::SeqCst);
     let all = || Selection::Consumer(CONSUMER.into());
     let outcome = world.dead_letters.replay(all()).await.expect("a replay");
@@ -398,6 +400,20 @@ pub async fn dead_letters_are_replayed_and_those_that_fail_again_stay(world: Wor
         world.dead_letters.replay(Selection::Ids(vec![left[0].id, world.source.id()])).await.expect("a replay");
     assert_eq!((outcome.replayed, outcome.failed), (0, 1));
     relay.stop().await;
+    running.stop().await;
+}
+
+/// In one process; and what cannot be handled must not get lost.
+pub async fn a_consumer_has_one_subscription_and_a_place_for_its_dead_letters(world: World) {
+    let bus = world.bus().await;
+    let subscription = || Subscription { consumer: CONSUMER, topics: TOPICS, delivery: Delivery::Work };
+    let nowhere = bus.subscribe(subscription(), world.worker(never_fails), DeadLetters::log_only()).await;
+    assert!(matches!(nowhere, Err(Error::NoDeadLetters(CONSUMER))), "{nowhere:?}");
+    let running = world.work(&bus, world.worker(never_fails)).await;
+    let second = bus.subscribe(subscription(), world.worker(never_fails), world.dead_letters.clone()).await;
+    assert!(matches!(second, Err(Error::Taken(CONSUMER))), "{second:?}");
+    running.stop().await;
+    let running = world.work(&bus, world.worker(never_fails)).await;
     running.stop().await;
 }
 
@@ -502,6 +518,7 @@ pub async fn a_crash_loses_nothing_and_repeats_no_effect(world: World) {
     let running = world.work(&bus, world.worker(never_fails)).await;
     let relay = world.relay(&bus);
     world.settled().await;
+    until("every event has its effect", async || world.effects().await.len() == 80).await;
     assert_once(&world.effects().await, grid(8, 10));
     relay.stop().await;
     running.stop().await;
@@ -520,8 +537,9 @@ pub async fn few_events_are_handled_at_the_same_time(world: World) {
     let running = world.work(&bus, crowd.clone()).await;
     let relay = world.relay(&bus);
     emit_concurrently(&world, 300, 1).await;
+    let handled = || crowd.handled.lock().unwrap_or_else(PoisonError::into_inner).len();
+    until("all are handled", async || handled() == 300).await;
     world.settled().await;
-    assert_eq!(crowd.handled.lock().unwrap_or_else(PoisonError::into_inner).len(), 300);
     let most = crowd.most.load(Ordering::SeqCst);
     assert!((2..=MOST_AT_ONCE).contains(&most), "{most} at the same time");
     relay.stop().await;

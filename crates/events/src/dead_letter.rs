@@ -179,6 +179,20 @@ impl DeadLetters {
         Ok(())
     }
 
+    /// Whether `consumer` has given up on that event.
+    pub(crate) async fn has(&self, consumer: &str, event: EventId) -> Result<bool, Error> {
+        let Some(Kept { db, .. }) = &self.kept else { return Ok(false) };
+        let mut conn = db.read().await?;
+        let count = store::fetch_scalar!(
+            conn,
+            i64,
+            "SELECT COUNT(*) FROM dead_letter WHERE consumer = $1 AND event_id = $2",
+            consumer,
+            event
+        );
+        Ok(count.await? > 0)
+    }
+
     /// The dead letters, oldest first, of one consumer or of all.
     pub async fn list(&self, consumer: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>, Error> {
         self.page(consumer, None, limit).await
@@ -337,6 +351,7 @@ fn invalid(field: &str, description: &str) -> Problem {
 fn problem(error: Error) -> Problem {
     match error {
         Error::Store(error) => error.into(),
+        Error::Redis(error) => error.into(),
         other => Problem::new(Reason::Internal).because(other),
     }
 }

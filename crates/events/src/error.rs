@@ -6,6 +6,12 @@ pub enum Error {
     /// The outbox, the inbox or the dead letters could not be reached.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The bus could not do it now.
+    #[error(transparent)]
+    Redis(#[from] keyspace::Error),
+    /// Events of the service are gone for which the bus has given receipts: they have to be published again.
+    #[error("the bus has lost events of {0}")]
+    Lost(String),
     /// The event's payload is over [`MAX_PAYLOAD`](crate::MAX_PAYLOAD).
     #[error("an event of {topic} has {size} bytes, more than an event may have")]
     TooLarge {

@@ -36,7 +36,8 @@ mod outbox;
 mod relay;
 
 pub use bus::embedded::EmbeddedBus;
-pub use bus::{Bus, Delivery, Failure, Handler, Retry, Running, Subscription};
+pub use bus::redis::RedisBus;
+pub use bus::{Bus, Delivery, Failure, Handler, Receipt, Retry, Running, Subscription};
 pub use dead_letter::{DeadLetter, DeadLetterRpc, DeadLetters, Replayed, Selection};
 pub use envelope::Envelope;
 pub use error::Error;

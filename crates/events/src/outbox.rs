@@ -5,9 +5,10 @@ use std::sync::Arc;
 use contracts::Event;
 use ids::{EventId, Source, Timestamp};
 use store::{Db, Tx};
+use tracing::Instrument as _;
 
-use crate::Error;
 use crate::envelope::{Envelope, Row};
+use crate::{Error, Receipt};
 
 /// The most bytes that an event may have. Events carry ids; a consumer asks for more.
 pub const MAX_PAYLOAD: usize = 256 * 1024;
@@ -39,6 +40,14 @@ impl Outbox {
             return Err(Error::TooLarge { topic: E::TOPIC, size });
         }
         let id: EventId = self.source.id();
+        self.insert(tx, id, version, event).instrument(telemetry::event::create(self.service, E::TOPIC, id)).await?;
+        let bell = Arc::clone(tx.bell());
+        tx.after_commit(move || bell.notify_one());
+        Ok(id)
+    }
+
+    /// Writes the row. It keeps the trace in which the event is created: relay and consumers go on in it.
+    async fn insert<E: Event>(&self, tx: &mut Tx, id: EventId, version: i64, event: &E) -> store::Result<u64> {
         store::execute!(
             tx,
             "INSERT INTO outbox (id, source, topic, key, version, time, traceparent, payload) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -51,10 +60,7 @@ impl Outbox {
             telemetry::traceparent(),
             event.encode_to_vec()
         )
-        .await?;
-        let bell = Arc::clone(tx.bell());
-        tx.after_commit(move || bell.notify_one());
-        Ok(id)
+        .await
     }
 
     /// How many events in `db` have not been published yet.
@@ -78,12 +84,53 @@ pub(crate) async fn unpublished(db: &Db, busy: Vec<String>, limit: i64) -> store
     Ok(rows.into_iter().map(Envelope::from).collect())
 }
 
-/// Marks events as published.
-pub(crate) async fn mark_published(db: &Db, ids: Vec<EventId>, now: Timestamp) -> store::Result<()> {
+/// Marks events as published. The receipt, if the bus gave any, is not that of an earlier event on its stream than any of these.
+pub(crate) async fn mark_published(
+    tx: &mut Tx,
+    ids: Vec<EventId>,
+    receipt: Option<Receipt>,
+    now: Timestamp,
+) -> store::Result<()> {
+    let update = format!(
+        "UPDATE outbox SET publish_time = $2, stream = $3, receipt = $4 WHERE id IN {}",
+        tx.dialect().id_list(1)
+    );
+    let (stream, number) = (receipt.map(|receipt| receipt.stream), receipt.map(|receipt| receipt.number));
+    store::execute!(tx, update, store::dialect::id_list(ids), now, stream, number).await?;
+    Ok(())
+}
+
+/// The newest receipt of each stream.
+pub(crate) async fn newest_receipts(db: &Db) -> store::Result<Vec<Receipt>> {
+    let mut conn = db.read().await?;
+    let mut newest: Vec<Receipt> = Vec::new();
+    loop {
+        // From stream to stream along the index, whatever the number of events in each.
+        let next = store::fetch_optional!(
+            conn,
+            (i32, i64),
+            "SELECT stream, receipt FROM outbox WHERE stream > $1 ORDER BY stream, receipt DESC LIMIT 1",
+            newest.last().map_or(-1, |receipt| receipt.stream)
+        );
+        match next.await? {
+            Some((stream, number)) => newest.push(Receipt { stream, number }),
+            None => return Ok(newest),
+        }
+    }
+}
+
+/// Makes what was put behind `kept` unpublished again; the number of events.
+pub(crate) async fn take_back(db: &Db, kept: Receipt) -> store::Result<u64> {
     let mut tx = db.begin().await?;
-    let update = format!("UPDATE outbox SET publish_time = $2 WHERE id IN {}", tx.dialect().id_list(1));
-    store::execute!(tx, update, store::dialect::id_list(ids), now).await?;
-    tx.commit().await
+    let taken_back = store::execute!(
+        tx,
+        "UPDATE outbox SET publish_time = NULL, stream = NULL, receipt = NULL WHERE stream = $1 AND receipt > $2",
+        kept.stream,
+        kept.number
+    )
+    .await?;
+    tx.commit().await?;
+    Ok(taken_back)
 }
 
 /// When the event happened that has waited longest to be published.
@@ -127,13 +174,17 @@ pub(crate) async fn log(
     Ok(last.map(|last| (last, rows.into_iter().map(|row| row.event.into()).collect())))
 }
 
-/// Deletes what was published before `before`, a part at a time; the number of rows deleted.
-pub(crate) async fn purge(db: &Db, before: Timestamp) -> store::Result<u64> {
+/// Deletes, a part at a time, what was published before `before`: what the bus gave no receipts for or, if `done` is given, what its
+/// receipt is below on that stream. The number of rows deleted.
+pub(crate) async fn purge(db: &Db, before: Timestamp, done: Option<Receipt>) -> store::Result<u64> {
     let mut tx = db.begin().await?;
     let purged = store::execute!(
         tx,
-        "DELETE FROM outbox WHERE position IN (SELECT position FROM outbox WHERE publish_time < $1 LIMIT $2)",
+        "DELETE FROM outbox WHERE position IN (SELECT position FROM outbox WHERE publish_time < $1 \
+         AND (stream = $2 AND receipt < $3 OR stream IS NULL AND $2 IS NULL) LIMIT $4)",
         before,
+        done.map(|done| done.stream),
+        done.map(|done| done.number),
         PURGE_BATCH
     )
     .await?;

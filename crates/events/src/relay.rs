@@ -1,6 +1,6 @@
 //! From the outbox to the bus.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,18 +10,17 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Bus, Envelope, Lease, inbox, outbox};
+use crate::{Bus, Envelope, Error, Lease, Receipt, inbox, outbox};
 
 /// Keys that are published at the same time.
 const LANES: usize = 32;
 /// Events that are read at once.
 const BATCH: i64 = 256;
-/// A commit wakes the relay; this finds what another process committed, or a wake-up that was lost.
+/// A commit wakes the relay; this finds what another process committed, or a wake-up that was lost. A bus that did not take something
+/// is asked again after that time.
 const POLL: Duration = Duration::from_secs(1);
 /// How long another replica waits after this one was killed.
 const LEASE: Duration = Duration::from_secs(10);
-/// The pause before a key is tried again that the bus did not take.
-const BUS_PAUSE: Duration = Duration::from_secs(1);
 /// How long events that are on their way are waited for at the end.
 const GRACE: Duration = Duration::from_secs(1);
 const PURGE_INTERVAL: Duration = Duration::from_mins(5);
@@ -39,19 +38,26 @@ pub struct Relay {
     lease: Lease,
     /// Until when the lease need not be renewed; none while another replica has it.
     held_until: Option<Instant>,
+    /// Whether the bus has what it gave receipts for, as far as is known; nothing is published before.
+    resumed: bool,
     purge_at: Instant,
-    /// Each lane publishes events of one key, and ends with those that were published.
-    lanes: JoinSet<Vec<EventId>>,
+    /// Each lane publishes events of one key.
+    lanes: JoinSet<Published>,
     busy: HashMap<task::Id, String>,
 }
 
+/// What the bus took of a lane.
+type Published = Result<(Vec<EventId>, Option<Receipt>), Error>;
+
 /// The end of a lane.
-type Ended = Result<(task::Id, Vec<EventId>), JoinError>;
+type Ended = Result<(task::Id, Published), JoinError>;
 
 impl Relay {
     /// The relay of `service`, whose outbox is in `db`.
     pub fn new(db: Db, service: &'static str, bus: Arc<dyn Bus>, source: Source) -> Self {
         let lease = Lease::new(db.clone(), format!("relay/{service}"), LEASE, &source);
+        metrics::counter!("guildhall_events_published_total", "service" => service).increment(0);
+        metrics::counter!("guildhall_events_republished_total", "service" => service).increment(0);
         Self {
             db,
             service,
@@ -59,6 +65,7 @@ impl Relay {
             source,
             lease,
             held_until: None,
+            resumed: false,
             purge_at: Instant::now(),
             lanes: JoinSet::new(),
             busy: HashMap::new(),
@@ -75,29 +82,34 @@ impl Relay {
                 biased;
                 () = stop.cancelled() => break,
                 _ = poll.tick() => self.tend().await,
-                Some(ended) = self.lanes.join_next_with_id() => self.finish(ended).await,
+                Some(ended) = self.lanes.join_next_with_id() => self.finish(ended).await.map_err(Error::from),
                 () = bell.notified() => Ok(()),
             };
             let outcome = match tended {
-                Ok(()) => self.start_lanes().await,
+                Ok(()) => self.start_lanes().await.map_err(Error::from),
                 failed => failed,
             };
-            if let Err(error) = outcome {
-                tracing::warn!(service = self.service, error = %error, "The relay cannot use its database; trying again");
-                tokio::time::sleep(POLL).await;
+            match outcome {
+                Ok(()) => {}
+                Err(Error::Store(error)) => {
+                    tracing::warn!(service = self.service, error = %error, "The relay cannot use its database; trying again");
+                    tokio::time::sleep(POLL).await;
+                }
+                Err(error) => self.suspend(&error),
             }
         }
         self.end().await;
     }
 
-    /// What is due now and then: the lease, the metrics, the purge.
-    async fn tend(&mut self) -> store::Result<()> {
+    /// What is due now and then: the lease, the bus, the metrics, the purge.
+    async fn tend(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         if self.held_until.is_none_or(|until| until <= now) {
             let held = self.lease.acquire().await.inspect_err(|_| self.held_until = None)?;
             self.held_until = held.then(|| now + self.lease.duration() / 2);
             if !held {
                 // Another replica has them now.
+                self.resumed = false;
                 self.lanes.abort_all();
                 self.lanes = JoinSet::new();
                 self.busy.clear();
@@ -109,23 +121,66 @@ impl Relay {
         let oldest = outbox::oldest_unpublished(&self.db).await?;
         let lag = oldest.map_or(Duration::ZERO, |oldest| self.source.now().since(oldest));
         metrics::gauge!("guildhall_events_outbox_lag_seconds", "service" => self.service).set(lag.as_secs_f64());
-        if self.purge_at <= now {
+        if self.resumed {
+            self.bus.verify(self.service).await?;
+        } else {
+            self.resume().await?;
+        }
+        if self.resumed && self.purge_at <= now {
+            self.purge().await?;
             self.purge_at = now + PURGE_INTERVAL;
-            while outbox::purge(&self.db, self.source.now() - KEEP_PUBLISHED).await? > 0 {}
-            inbox::purge(&self.db, self.source.now() - KEEP_TAKEN).await?;
         }
         Ok(())
     }
 
+    /// Compares what was published with what the bus has. What it has lost is unpublished again, once all that is on its way is marked:
+    /// a mark that came later would hide a loss.
+    async fn resume(&mut self) -> Result<(), Error> {
+        if !self.lanes.is_empty() {
+            return Ok(());
+        }
+        let newest = outbox::newest_receipts(&self.db).await?;
+        for kept in self.bus.resume(self.service, &newest).await? {
+            let count = outbox::take_back(&self.db, kept).await?;
+            metrics::counter!("guildhall_events_republished_total", "service" => self.service).increment(count);
+            tracing::error!(
+                service = self.service,
+                stream = kept.stream,
+                count,
+                "The bus has lost events that it had acknowledged; they are published again"
+            );
+        }
+        self.resumed = true;
+        Ok(())
+    }
+
+    /// What a bus keeps itself stays in the outbox until its consumers are done with it: the bus may lose it until then.
+    async fn purge(&self) -> Result<(), Error> {
+        let before = self.source.now() - KEEP_PUBLISHED;
+        let done = self.bus.trim(self.service, before).await?;
+        for done in std::iter::once(None).chain(done.into_iter().map(Some)) {
+            while outbox::purge(&self.db, before, done).await? > 0 {}
+        }
+        inbox::purge(&self.db, self.source.now() - KEEP_TAKEN).await?;
+        Ok(())
+    }
+
+    /// Publishes nothing more until the bus has been asked what it has: at the next poll, which is the pause before it is tried again.
+    fn suspend(&mut self, error: &Error) {
+        if std::mem::take(&mut self.resumed) {
+            tracing::warn!(service = self.service, error = %error, "The bus does not take events; trying again");
+        }
+    }
+
     /// Gives free lanes to keys that have unpublished events and no lane.
     async fn start_lanes(&mut self) -> store::Result<()> {
-        if self.held_until.is_none() || self.lanes.len() >= LANES {
+        if self.held_until.is_none() || !self.resumed || self.lanes.len() >= LANES {
             return Ok(());
         }
         let events = outbox::unpublished(&self.db, self.busy.values().cloned().collect(), BATCH).await?;
         for events in by_key(events).into_iter().take(LANES - self.lanes.len()) {
             let key = events[0].key.clone();
-            let lane = self.lanes.spawn(publish(Arc::clone(&self.bus), events));
+            let lane = self.lanes.spawn(publish(Arc::clone(&self.bus), self.service, events));
             self.busy.insert(lane.id(), key);
         }
         Ok(())
@@ -133,31 +188,49 @@ impl Relay {
 
     /// Marks what a lane has published, together with what other lanes have meanwhile, and frees the lanes.
     async fn finish(&mut self, first: Ended) -> store::Result<()> {
-        let mut published = Vec::new();
+        let mut published = BTreeMap::<_, (Vec<_>, Option<Receipt>)>::new();
         let mut lanes = Vec::new();
-        for ended in std::iter::once(first).chain(std::iter::from_fn(|| self.lanes.try_join_next_with_id())) {
+        let mut count = 0;
+        let mut next = Some(first);
+        while let Some(ended) = next {
             match ended {
-                Ok((lane, events)) => {
+                Ok((lane, Ok((ids, receipt)))) => {
                     lanes.push(lane);
-                    published.extend(events);
+                    count += ids.len() as u64;
+                    // One statement for all that went to a stream: the last of their receipts is good for each of them.
+                    let (marked, last) = published.entry(receipt.map(|receipt| receipt.stream)).or_default();
+                    marked.extend(ids);
+                    *last = receipt.into_iter().chain(*last).max_by_key(|receipt| receipt.number);
+                }
+                Ok((lane, Err(error))) => {
+                    lanes.push(lane);
+                    self.suspend(&error);
                 }
                 Err(error) => {
                     lanes.push(error.id());
                     tracing::error!(service = self.service, error = %error, "A lane of the relay ended with a panic; its events are published again");
                 }
             }
+            next = self.lanes.try_join_next_with_id();
         }
-        let count = published.len() as u64;
-        let marked = if published.is_empty() {
-            Ok(())
-        } else {
-            outbox::mark_published(&self.db, published, self.source.now()).await
-        };
+        let marked = self.mark(published).await;
         for lane in lanes {
             self.busy.remove(&lane);
         }
         metrics::counter!("guildhall_events_published_total", "service" => self.service).increment(count);
         marked
+    }
+
+    async fn mark(&self, published: BTreeMap<Option<i32>, (Vec<EventId>, Option<Receipt>)>) -> store::Result<()> {
+        if published.is_empty() {
+            return Ok(());
+        }
+        let now = self.source.now();
+        let mut tx = self.db.begin().await?;
+        for (ids, receipt) in published.into_values() {
+            outbox::mark_published(&mut tx, ids, receipt, now).await?;
+        }
+        tx.commit().await
     }
 
     async fn end(mut self) {
@@ -179,16 +252,17 @@ impl Relay {
     }
 }
 
-/// The events of one key, and those of them that the bus took.
-async fn publish(bus: Arc<dyn Bus>, events: Vec<Envelope>) -> Vec<EventId> {
-    match bus.publish(&events).await {
-        Ok(()) => events.iter().map(|event| event.id).collect(),
-        Err(error) => {
-            tracing::warn!(event.key = %events[0].key, error = %error, "The bus did not take events; trying again");
-            tokio::time::sleep(BUS_PAUSE).await;
-            Vec::new()
-        }
-    }
+/// Hands the events of one key to the bus.
+async fn publish(bus: Arc<dyn Bus>, service: &'static str, events: Vec<Envelope>) -> Published {
+    let spans: Vec<_> = events
+        .iter()
+        .map(|event| telemetry::event::send(service, &event.topic, event.id, event.traceparent.as_deref()))
+        .collect();
+    let receipts = bus.publish(&events).await;
+    // They end here.
+    drop(spans);
+    // Events of one key have gone to one stream.
+    Ok((events.iter().map(|event| event.id).collect(), receipts?.last().copied()))
 }
 
 /// The events of each key in their order, the keys in the order of their first events.

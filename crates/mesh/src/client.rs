@@ -1,7 +1,4 @@
 use std::{
-    fmt,
-    net::SocketAddr,
-    str::FromStr,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
@@ -11,106 +8,114 @@ use contracts::PASSTHROUGHS;
 use futures_util::{TryFutureExt, future::BoxFuture};
 use http::{Request, Response, Uri, header::AUTHORIZATION, uri::PathAndQuery};
 use http_body_util::BodyExt;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ids::Source;
+use metrics::{Counter, Label};
 use status::{Problem, Reason};
 use telemetry::{ClientLayer, Observed};
-use tokio::{
-    sync::Mutex,
-    time::{Instant, sleep, timeout_at},
-};
-use tonic::{Status, body::Body};
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
-    Identity, Workload,
-    layer::{cut_off::cut_off, deadline, replay::Replay},
-    tls::{self, Connector},
+    Endpoints, Identity, Resolver, SystemResolver, Workload,
+    connection::{Connection, Dialler},
+    endpoints::{Follower, Following},
+    layer::{
+        balance::{AllOut, Balance, Call, Pick},
+        breaker::Verdict,
+        cut_off::cut_off,
+        deadline,
+        replay::Replay,
+        retry::{Failure, Kind, Retry, cannot_be_served},
+    },
 };
 
-/// Attempts to connect, with these pauses before each: a handshake that meets a rotation fails and then works.
-const ATTEMPTS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(100)];
-/// Connections that one call may be turned away by.
-const SENDS: usize = 4;
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
-const HEADERS: u32 = 64 * 1024;
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// How a channel behaves.
+#[derive(Clone)]
+pub struct Settings {
+    /// Whether a request that was sent may be sent again. One that never left, for want of a connection, always may: it goes
+    /// to the next endpoint.
+    pub retry: bool,
+    /// How long a name among the endpoints is not asked again, unless an endpoint fails.
+    pub lookup_interval: Duration,
+    /// Looks names up.
+    pub resolver: Arc<dyn Resolver>,
+    /// The dice of balancing and of back-off.
+    pub source: Source,
+}
 
-/// Where a service listens: `host:port`. A name is looked up at each connection.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Address(Arc<str>);
-
-/// The text is no address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not host:port")]
-pub struct NotAnAddress(String);
-
-impl FromStr for Address {
-    type Err = NotAnAddress;
-
-    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
-        let authority = text.parse::<http::uri::Authority>().ok();
-        let complete = authority.is_some_and(|authority| {
-            authority.port_u16().is_some() && !authority.host().is_empty() && !text.contains('@')
-        });
-        if complete { Ok(Self(text.into())) } else { Err(NotAnAddress(text.to_owned())) }
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            retry: true,
+            lookup_interval: Duration::from_secs(5),
+            resolver: Arc::new(SystemResolver),
+            source: Source::system(),
+        }
     }
 }
 
-impl From<SocketAddr> for Address {
-    fn from(address: SocketAddr) -> Self {
-        Self(address.to_string().into())
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Calls to one service: the transport of its generated clients. Cheap to clone; clones share one connection.
+/// Calls to one service: the transport of its generated clients. Cheap to clone; clones share one connection to each
+/// endpoint.
 ///
-/// It connects at the first call, and again when the connection has ended: the server closes each before its SVID
-/// expires. A call that the server has provably not looked at goes onto a new connection, whatever it is; any other is
-/// not repeated here.
+/// It connects at the first call, and again when a connection has ended: the server closes each before its SVID expires.
 #[derive(Clone)]
 pub struct Channel(Observed<Transport>);
 
 #[derive(Clone)]
-struct Transport(Arc<Connection>);
+struct Transport(Arc<Client>);
 
-struct Connection {
-    identity: Identity,
-    server: Workload,
-    address: Address,
-    connector: OnceLock<Connector>,
-    state: Mutex<State>,
+struct Client {
+    retry: Retry,
+    balance: Arc<Balance<Connection>>,
+    all_out: Counter,
+    /// Until it starts at the first call, since it needs a runtime.
+    following: OnceLock<Option<Follower>>,
+    follow: Box<dyn Fn() -> Option<Follower> + Send + Sync>,
 }
 
-#[derive(Default)]
-struct State {
-    /// Counts the connections.
-    number: u64,
-    sender: Option<http2::SendRequest<Body>>,
-    /// The last failure to connect, for those who waited for the same attempt.
-    failed: Option<(Instant, Arc<tls::Error>)>,
+/// Calls `server`, which listens at `endpoints`. Each must show exactly that workload's SPIFFE ID. Nothing is dialled yet.
+pub fn connect(identity: &Identity, server: Workload, endpoints: Endpoints) -> Channel {
+    connect_with(identity, server, endpoints, &Settings::default())
 }
 
-/// Calls `server` at `address`. The server must show exactly that workload's SPIFFE ID. Nothing is dialled yet.
+/// Calls `server` as the settings say.
 ///
-/// From the outside in: a span and measurements per call; the deadline; the connection.
-pub fn connect(identity: &Identity, server: Workload, address: Address) -> Channel {
+/// From the outside in, each for a reason:
+/// 1. A span and measurements per call: what the caller sees, retries and all.
+/// 2. The deadline, so that nothing below takes longer, retries included.
+/// 3. Retries: each attempt is balanced anew, so that it meets another endpoint.
+/// 4. Balancing over the endpoints whose breakers let a call through. A breaker is an endpoint's own: one that is broken
+///    must not cost the calls that the others can serve. If all are out the call is refused at once, and told when to come
+///    back: it waits in no queue, since that is what breaks the callers too.
+/// 5. The connection.
+pub fn connect_with(identity: &Identity, server: Workload, endpoints: Endpoints, settings: &Settings) -> Channel {
+    let labels = [Label::new("service", identity.workload().to_string()), Label::new("server", server.to_string())];
     let observed = ClientLayer::new(identity.workload().as_str(), server.as_str());
-    let transport = Transport(Arc::new(Connection {
-        identity: identity.clone(),
-        server,
-        address,
-        connector: OnceLock::new(),
-        state: Mutex::default(),
-    }));
-    Channel(observed.layer(transport))
+    let retry = Retry::new(&labels, settings.source.clone(), settings.retry);
+    let dialler = Arc::new(Dialler::new(identity, server));
+    let connect = move |address: &Arc<str>| Connection::new(Arc::clone(&dialler), Arc::clone(address));
+    let balance = Arc::new(Balance::new(&labels, settings.source.clone(), connect));
+    balance.set(&endpoints.fixed());
+
+    let all_out = metrics::counter!("guildhall_mesh_all_endpoints_out_total", labels.iter());
+    let failures = metrics::counter!("guildhall_mesh_lookup_failures_total", labels.iter());
+    for counter in [&all_out, &failures] {
+        counter.increment(0);
+    }
+    let (found, resolver, every) = (Arc::clone(&balance), Arc::clone(&settings.resolver), settings.lookup_interval);
+    let follow = Box::new(move || {
+        let following = Following {
+            endpoints: endpoints.clone(),
+            resolver: Arc::clone(&resolver),
+            every,
+            failures: failures.clone(),
+        };
+        let balance = Arc::clone(&found);
+        Follower::start(following, move |endpoints| balance.set(endpoints))
+    });
+    let client = Client { retry, balance, all_out, following: OnceLock::new(), follow };
+    Channel(observed.layer(Transport(Arc::new(client))))
 }
 
 impl Service<Request<Body>> for Channel {
@@ -137,121 +142,120 @@ impl Service<Request<Body>> for Transport {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let connection = Arc::clone(&self.0);
-        Box::pin(async move { connection.call(request).await.map_err(Status::from) })
+        let client = Arc::clone(&self.0);
+        Box::pin(async move { client.call(request).await.map_err(Status::from) })
     }
 }
 
-impl Connection {
+impl Client {
     async fn call(&self, mut request: Request<Body>) -> Result<Response<Body>, Problem> {
-        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        if !carries_token(path.path()) {
+        let path = request.uri().path().to_owned();
+        if !carries_token(&path) {
             request.headers_mut().remove(AUTHORIZATION);
         }
-        let deadline = deadline::stamp(path.path(), request.headers_mut())?;
-        *request.uri_mut() = self.uri(path)?;
-        let Some(deadline) = deadline else { return Ok(self.send(request).await?.map(Body::new)) };
-        match timeout_at(deadline, self.send(request)).await {
+        let deadline = deadline::stamp(&path, request.headers_mut())?;
+        let Some(deadline) = deadline else { return self.send(request, None).await };
+        match timeout_at(deadline, self.send(request, Some(deadline))).await {
             Ok(answer) => Ok(cut_off(answer?, deadline::at(deadline)).map(Body::new)),
             Err(_) => Err(Problem::new(Reason::DeadlineExceeded)),
         }
     }
 
-    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Problem> {
+    /// Sends it until there is an answer, or nothing to gain.
+    async fn send(&self, request: Request<Body>, deadline: Option<Instant>) -> Result<Response<Body>, Problem> {
+        self.found().await;
+        let call = Call {
+            repeatable: self.retry.is_repeatable(&request),
+            streaming: deadline::is_streaming(request.uri().path()),
+        };
+        let mut sends = self.retry.begin(call.repeatable);
         let (parts, body) = request.into_parts();
         let body = Replay::new(body);
-        let mut refused = None;
-        for _ in 0..SENDS {
-            let Some(attempt) = body.attempt() else { break };
-            let (number, mut sender) = self.sender().await.map_err(unavailable)?;
-            match sender.send_request(Request::from_parts(parts.clone(), Body::new(attempt))).await {
-                Ok(answer) => return Ok(answer.map(|body| Body::new(body.map_err(broken)))),
-                Err(error) if never_processed(&error) => refused = Some(error),
-                Err(error) => return Err(unavailable(error)),
+        let mut tried = Vec::new();
+        let mut last = None;
+        loop {
+            let mut parts = parts.clone();
+            if let Some(deadline) = deadline {
+                deadline::restamp(deadline, &mut parts.headers)?;
             }
-            self.discard(number).await;
+            let attempt = body.attempt().expect("the first is always possible, a later one only if the body is kept");
+            let outcome = self.attempt(Request::from_parts(parts, Body::new(attempt)), call, &mut tried).await;
+            match sends.again(&outcome, body.is_kept(), deadline, Instant::now()) {
+                Some(pause) => {
+                    last = Some(outcome);
+                    sleep(pause).await;
+                }
+                None if is_all_out(&outcome) => {
+                    self.all_out.increment(1);
+                    // What an endpoint said says more than that none is left.
+                    return last.unwrap_or(outcome).map_err(|failure| failure.problem);
+                }
+                None => return outcome.map_err(|failure| failure.problem),
+            }
         }
-        Err(unavailable(refused.expect("the first attempt is always possible")))
     }
 
-    /// The present connection and its number, or a new one. Whoever comes while it is being made waits for it.
-    async fn sender(&self) -> Result<(u64, http2::SendRequest<Body>), Arc<tls::Error>> {
-        let asked = Instant::now();
-        let mut state = self.state.lock().await;
-        if let Some(sender) = state.sender.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok((state.number, sender.clone()));
-        }
-        if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| *at >= asked) {
-            return Err(Arc::clone(error));
-        }
-        let number = state.number + 1;
-        match self.dial().await {
-            Ok(sender) => {
-                *state = State { number, sender: Some(sender.clone()), failed: None };
-                Ok((number, sender))
+    async fn attempt(
+        &self,
+        mut request: Request<Body>,
+        call: Call,
+        tried: &mut Vec<Arc<str>>,
+    ) -> Result<Response<Body>, Failure> {
+        let mut pick = self.balance.pick(call, tried).map_err(|AllOut(wait)| Failure {
+            kind: Kind::AllOut,
+            problem: Problem::new(Reason::Unavailable).retry_after(wait).because("no endpoint can be asked"),
+        })?;
+        let endpoint = Arc::clone(&pick.endpoint);
+        tried.push(Arc::clone(&endpoint.address));
+        *request.uri_mut() = uri(&endpoint.address, request.uri());
+        let probe = pick.probe;
+        // All that is known about the connection to an endpoint that was out is that it did not serve.
+        let (number, mut sender) = match endpoint.connection.sender(pick.probe).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                pick.end(match &*error {
+                    error if error.is_absence() => Verdict::Absent,
+                    error if error.is_ours() => Verdict::Nothing,
+                    _ => Verdict::Fails,
+                });
+                self.look_up_again();
+                let others = self.balance.has_other(tried);
+                // It was out, still is, and so are the others.
+                let kind = if probe && !others { Kind::AllOut } else { Kind::Unreached { others } };
+                return Err(Failure { kind, problem: cannot_be_served(error) });
+            }
+        };
+        pick.sent();
+        match sender.send_request(request).await {
+            Ok(answer) => {
+                let verdict = judge(&answer, &pick);
+                pick.end(verdict);
+                Ok(answer.map(|body| Body::new(body.map_err(broken))))
             }
             Err(error) => {
-                let error = Arc::new(error);
-                *state = State { number, sender: None, failed: Some((Instant::now(), Arc::clone(&error))) };
-                Err(error)
+                let (kind, verdict) = classify(&error);
+                pick.end(verdict);
+                if let Kind::TurnedAway { .. } = kind {
+                    endpoint.connection.discard(number).await;
+                }
+                self.look_up_again();
+                Err(Failure { kind, problem: cannot_be_served(error) })
             }
         }
     }
 
-    /// Nothing new is sent on that connection; what was sent is finished.
-    async fn discard(&self, number: u64) {
-        let mut state = self.state.lock().await;
-        if state.number == number {
-            state.sender = None;
+    /// Returns at once but for the first calls to a name.
+    async fn found(&self) {
+        let follower = self.following.get_or_init(&self.follow);
+        if let Some(follower) = follower.as_ref().filter(|_| self.balance.is_empty()) {
+            follower.asked().await;
         }
     }
 
-    async fn dial(&self) -> Result<http2::SendRequest<Body>, tls::Error> {
-        let mut failed = None;
-        for pause in ATTEMPTS {
-            sleep(pause).await;
-            match self.dial_once().await {
-                Ok(sender) => return Ok(sender),
-                Err(error) => failed = Some(error),
-            }
+    fn look_up_again(&self) {
+        if let Some(Some(follower)) = self.following.get() {
+            follower.look_up_again();
         }
-        Err(failed.expect("there is at least one attempt"))
-    }
-
-    async fn dial_once(&self) -> Result<http2::SendRequest<Body>, tls::Error> {
-        let stream = self.connector()?.connect(&self.address.0, &self.server).await?;
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_header_list_size(HEADERS)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(std::io::Error::other)?;
-        let server = self.server.clone();
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = &error as &dyn std::error::Error, mesh.server = %server, "A connection broke");
-            }
-        });
-        Ok(sender)
-    }
-
-    /// Made at the first call, since it needs a runtime.
-    fn connector(&self) -> Result<&Connector, tls::Error> {
-        if let Some(connector) = self.connector.get() {
-            return Ok(connector);
-        }
-        let id = self.server.spiffe_id(self.identity.trust_domain(), self.identity.namespace());
-        let connector = Connector::new(&self.identity, id.ok_or(tls::Error::NoSvid)?)?;
-        Ok(self.connector.get_or_init(|| connector))
-    }
-
-    fn uri(&self, path: PathAndQuery) -> Result<Uri, Problem> {
-        let uri = Uri::builder().scheme("https").authority(&*self.address.0).path_and_query(path).build();
-        uri.map_err(|error| Problem::new(Reason::Internal).because(error))
     }
 }
 
@@ -263,20 +267,49 @@ fn carries_token(path: &str) -> bool {
     }
 }
 
-/// Whether the server has provably not looked at the request: it was still here when the connection ended, or the server
-/// said with its GOAWAY that it would take no more (RFC 9113, section 6.8).
-fn never_processed(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    let turned_away = source
-        .is_some_and(|error| error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR));
-    error.is_canceled() || turned_away
+fn uri(address: &str, uri: &Uri) -> Uri {
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let uri = Uri::builder().scheme("https").authority(address).path_and_query(path).build();
+    uri.expect("an endpoint's address is an authority")
 }
 
-fn unavailable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Problem {
-    Problem::new(Reason::Unavailable).because(cause)
+fn is_all_out<T>(outcome: &Result<T, Failure>) -> bool {
+    matches!(outcome, Err(Failure { kind: Kind::AllOut, .. }))
+}
+
+/// What an answer says about the endpoint. Its head tells: what comes later was begun.
+fn judge<B, C>(answer: &Response<B>, pick: &Pick<C>) -> Verdict {
+    let fails = match answer.headers().get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes())) {
+        Some(Code::Unavailable) => true,
+        Some(Code::DeadlineExceeded) => pick.is_patient(),
+        Some(_) => false,
+        None => matches!(answer.status().as_u16(), 502..=504),
+    };
+    if fails { Verdict::Fails } else { Verdict::Serves }
+}
+
+/// How far the request got, and what that says about the endpoint.
+///
+/// The server has provably not looked at it if it was still here when the connection ended, if the server said with its
+/// GOAWAY that it would take no more (RFC 9113, section 6.8), or if it refused the stream (section 8.7). Any other reset is
+/// about this request alone; often it is the caller who broke off.
+fn classify(error: &hyper::Error) -> (Kind, Verdict) {
+    let h2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    let reason = h2.and_then(h2::Error::reason);
+    match h2 {
+        _ if error.is_canceled() => (Kind::TurnedAway { sent: false }, Verdict::Nothing),
+        Some(h2) if h2.is_go_away() && h2.is_remote() && reason == Some(h2::Reason::NO_ERROR) => {
+            (Kind::TurnedAway { sent: true }, Verdict::Nothing)
+        }
+        Some(h2) if h2.is_reset() && h2.is_remote() && reason == Some(h2::Reason::REFUSED_STREAM) => {
+            (Kind::Refused, Verdict::Fails)
+        }
+        Some(h2) if h2.is_reset() => (Kind::Broken, Verdict::Nothing),
+        _ => (Kind::Broken, Verdict::Fails),
+    }
 }
 
 /// An answer that breaks off was begun, so it is not known what has happened.
 fn broken(error: hyper::Error) -> Status {
-    unavailable(error).into()
+    cannot_be_served(error).into()
 }

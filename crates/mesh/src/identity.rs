@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ids::Timestamp;
+use ids::{Clock, SystemClock, Timestamp};
 use spiffe::{JwtSource, JwtSvid, SpiffeId, TrustDomain, X509Source};
+use tokio_util::task::AbortOnDropHandle;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::Workload;
 
 /// How long the Workload API may take to give the first SVID.
 const FIRST_SVID: Duration = Duration::from_secs(30);
+/// How often the time that the SVID has left is measured.
+const MEASURED: Duration = Duration::from_secs(1);
 
 /// Where an identity comes from, and what it must be.
 #[derive(Debug, Clone)]
@@ -68,6 +71,7 @@ struct Inner {
     spiffe_id: SpiffeId,
     x509: X509Source,
     jwt: JwtSource,
+    _measuring: AbortOnDropHandle<()>,
 }
 
 impl Identity {
@@ -91,7 +95,8 @@ impl Identity {
                 trust_domain: trust_domain.to_string(),
                 namespace: namespace.clone(),
             })?;
-        Ok(Self(Arc::new(Inner { endpoint, namespace, workload, spiffe_id, x509, jwt })))
+        let measuring = AbortOnDropHandle::new(tokio::spawn(measure(workload.clone(), x509.clone())));
+        Ok(Self(Arc::new(Inner { endpoint, namespace, workload, spiffe_id, x509, jwt, _measuring: measuring })))
     }
 
     /// This process's name.
@@ -137,7 +142,7 @@ impl Identity {
 
     /// When the present X.509-SVID expires; `None` while there is none.
     pub fn leaf_expiry(&self) -> Option<Timestamp> {
-        expiry(self.0.x509.svid().ok()?.leaf().as_bytes())
+        leaf_expiry(&self.0.x509)
     }
 
     /// Stops renewing. Connections that stand are not affected.
@@ -148,6 +153,20 @@ impl Identity {
 
     pub(crate) fn x509(&self) -> X509Source {
         self.0.x509.clone()
+    }
+}
+
+fn leaf_expiry(x509: &X509Source) -> Option<Timestamp> {
+    expiry(x509.svid().ok()?.leaf().as_bytes())
+}
+
+/// Shows how long the SVID is still good, by the machine's clock, on which certificates are judged. One that nobody renews
+/// is seen to run out.
+async fn measure(workload: Workload, x509: X509Source) {
+    let left = metrics::gauge!("guildhall_mesh_svid_expiry_seconds", "service" => workload.to_string());
+    loop {
+        left.set(leaf_expiry(&x509).map_or(Duration::ZERO, |expires| expires.since(SystemClock.now())).as_secs_f64());
+        tokio::time::sleep(MEASURED).await;
     }
 }
 

@@ -38,6 +38,18 @@ pub enum Error {
     NoSvid,
 }
 
+impl Error {
+    /// Whether nobody listens at the address.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
+    /// Whether it is this side that has nothing to show.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self, Self::Setup(_))
+    }
+}
+
 /// The authenticated other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -84,6 +96,7 @@ impl Acceptor {
 
 /// The client's side: accepts one server and nobody else.
 pub(crate) struct Connector {
+    identity: Identity,
     tls: TlsConnector,
     status: TlsStatus,
 }
@@ -95,10 +108,10 @@ impl Connector {
             .trust_domain_policy(TrustDomainPolicy::LocalOnly(identity.trust_domain().clone()))
             .with_alpn_protocols(ALPN)
             .build_with_status()?;
-        Ok(Self { tls: Arc::new(config).into(), status })
+        Ok(Self { identity: identity.clone(), tls: Arc::new(config).into(), status })
     }
 
-    /// A connection on which the server has accepted this side too.
+    /// A connection on which the server has accepted this side too, and when the first of the two SVIDs expires.
     ///
     /// In TLS 1.3 the client's handshake is over before the server has judged the client's certificate. Every server of
     /// the mesh sends its HTTP/2 settings first, so the first bytes that arrive say that it has; a refusal is an error
@@ -107,8 +120,10 @@ impl Connector {
         &self,
         address: &str,
         server: &Workload,
-    ) -> Result<BufReader<client::TlsStream<TcpStream>>, Error> {
+    ) -> Result<(BufReader<client::TlsStream<TcpStream>>, Timestamp), Error> {
         converted(&self.status).await;
+        // Before the handshake: should a new one come meanwhile, this is the earlier.
+        let own = self.identity.leaf_expiry();
         // The name is not looked at: the certificate's SPIFFE ID is.
         let name = ServerName::try_from(server.as_str().to_owned()).map_err(io::Error::other)?;
         let handshake = async {
@@ -120,7 +135,10 @@ impl Connector {
             }
             Ok(stream)
         };
-        Ok(timeout(HANDSHAKE, handshake).await.map_err(|_| Error::Timeout)??)
+        let stream = timeout(HANDSHAKE, handshake).await.map_err(|_| Error::Timeout)??;
+        let leaf = stream.get_ref().get_ref().1.peer_certificates().and_then(<[_]>::first).ok_or(Error::NoSvid)?;
+        let expires = expiry(leaf).ok_or(Error::NoSvid)?;
+        Ok((stream, own.map_or(expires, |own| own.min(expires))))
     }
 }
 

@@ -105,7 +105,7 @@ impl Verifier {
     }
 
     /// The person of a valid token. TOKEN_INVALID, TOKEN_EXPIRED or TOKEN_REVOKED otherwise; a workload's token is no
-    /// person's, and so TOKEN_INVALID.
+    /// person's, and so TOKEN_INVALID. UNAVAILABLE while there are no keys to tell by.
     pub async fn verify(&self, token: &str) -> Result<User, Problem> {
         let claims = self.claims(token).await?;
         let user = user(&claims, token).ok_or_else(|| invalid("the subject is no person"))?;
@@ -187,13 +187,14 @@ impl Verifier {
         Ok(claims)
     }
 
-    /// One refetch for a kid that is not known: a new key may have been announced since.
+    /// One refetch for a kid that is not known: a new key may have been announced since. UNAVAILABLE if nobody can say.
     async fn key(&self, kid: &str) -> Result<Arc<jsonwebtoken::DecodingKey>, Problem> {
         if let Some(key) = self.0.keys.find(kid) {
             return Ok(key);
         }
         self.0.keys.refresh().await;
-        self.0.keys.find(kid).ok_or_else(|| invalid("unknown kid"))
+        let found = self.0.keys.find(kid);
+        found.ok_or_else(|| if self.0.keys.is_current() { invalid("unknown kid") } else { undecided() })
     }
 }
 
@@ -240,6 +241,11 @@ fn is_access_token(typ: &str) -> bool {
 
 fn invalid(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Problem {
     Problem::new(Reason::TokenInvalid).because(cause)
+}
+
+/// The key may be one that this process has not heard of.
+fn undecided() -> Problem {
+    Problem::new(Reason::Unavailable).retry_after(Duration::from_secs(1)).because("no news of the signing keys")
 }
 
 fn fingerprint(token: &str) -> [u8; 32] {

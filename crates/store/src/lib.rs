@@ -48,6 +48,7 @@ mod pool;
 #[doc(hidden)]
 pub mod query;
 pub mod request;
+mod span;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tx;

@@ -12,14 +12,15 @@ use ids::Source;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, Pool, Postgres, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Connection, Pool, Postgres, SqlStr, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::query::{Guard, Link};
 use crate::tx::{self, Tx};
-use crate::{Dialect, Error, Result};
+use crate::{Dialect, Error, Result, span};
 
 /// No statement runs longer than this, unless the call that it belongs to has a later deadline. A connection to PostgreSQL is
 /// opened with it, so that a call with the usual deadline costs no `SET`.
@@ -55,7 +56,7 @@ impl Settings {
 pub struct Db {
     pools: Pools,
     settings: Arc<Settings>,
-    /// The database's name in metrics.
+    /// The database's name in metrics and traces.
     name: Arc<str>,
     bell: Arc<Notify>,
     opening: Uuid,
@@ -109,12 +110,15 @@ impl Db {
                 Inner::Sqlite { _interrupt: interrupt, connection }
             }
         };
-        Ok(Conn { inner, deadline })
+        Ok(Conn { inner, deadline, database: Arc::clone(&self.name) })
     }
 
-    /// Starts a write transaction.
+    /// Starts a write transaction. Its span, `BEGIN`, has the wait for a connection in it.
     pub async fn begin(&self) -> Result<Tx> {
-        Box::pin(self.start_writing()).await
+        let span = span::statement(self.dialect(), &self.name, "BEGIN");
+        let started = Box::pin(self.start_writing().instrument(span.clone())).await;
+        span::end(&span, &started);
+        started
     }
 
     async fn start_writing(&self) -> Result<Tx> {
@@ -136,7 +140,14 @@ impl Db {
                 tx::Inner::Sqlite { _interrupt: interrupt, transaction: transaction.await? }
             }
         };
-        Ok(Tx { inner, deadline, failed: false, after_commit: Vec::new(), bell: Arc::clone(&self.bell) })
+        Ok(Tx {
+            inner,
+            deadline,
+            failed: false,
+            after_commit: Vec::new(),
+            bell: Arc::clone(&self.bell),
+            database: Arc::clone(&self.name),
+        })
     }
 
     /// Closes every connection, once those in use have come back, and lets go of the SQLite file.
@@ -270,6 +281,7 @@ impl Limit {
 pub struct Conn {
     inner: Inner,
     deadline: Option<Instant>,
+    database: Arc<str>,
 }
 
 enum Inner {
@@ -289,12 +301,13 @@ impl Conn {
     }
 
     #[doc(hidden)]
-    pub fn link(&mut self) -> Link<'_> {
-        let guard = Guard { deadline: self.deadline, failed: None };
+    pub fn link(&mut self, text: SqlStr) -> Link<'_> {
+        let span = span::statement(self.dialect(), &self.database, text.as_str());
+        let guard = Guard { span, deadline: self.deadline, failed: None };
         match &mut self.inner {
-            Inner::Postgres(connection) => Link::Postgres(&mut *connection, guard),
-            Inner::PostgresUntil(transaction) => Link::Postgres(&mut *transaction, guard),
-            Inner::Sqlite { connection, .. } => Link::Sqlite(&mut *connection, guard),
+            Inner::Postgres(connection) => Link::Postgres(&mut *connection, guard, text),
+            Inner::PostgresUntil(transaction) => Link::Postgres(&mut *transaction, guard, text),
+            Inner::Sqlite { connection, .. } => Link::Sqlite(&mut *connection, guard, text),
         }
     }
 }

@@ -3,21 +3,23 @@
 use std::future::Future;
 
 use futures_util::future::BoxFuture;
-use sqlx::{PgConnection, SqliteConnection};
+use sqlx::{PgConnection, SqlStr, SqliteConnection};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
-use crate::{Error, Result};
+use crate::{Error, Result, span};
 
-/// A connection for one statement.
+/// A connection for one statement, and its text.
 pub enum Link<'c> {
     /// To PostgreSQL.
-    Postgres(&'c mut PgConnection, Guard<'c>),
+    Postgres(&'c mut PgConnection, Guard<'c>, SqlStr),
     /// To SQLite.
-    Sqlite(&'c mut SqliteConnection, Guard<'c>),
+    Sqlite(&'c mut SqliteConnection, Guard<'c>, SqlStr),
 }
 
-/// What holds for one statement: until when it may run, and the mark of its transaction.
+/// What holds for one statement: its span, until when it may run, and the mark of its transaction.
 pub struct Guard<'c> {
+    pub(crate) span: Span,
     pub(crate) deadline: Option<Instant>,
     pub(crate) failed: Option<&'c mut bool>,
 }
@@ -31,19 +33,24 @@ impl<'c> Guard<'c> {
         self,
         statement: impl Future<Output = sqlx::Result<T>> + Send + 'c,
     ) -> BoxFuture<'c, Result<T>> {
-        Box::pin(async move {
+        let Self { span, deadline, failed } = self;
+        let entered = span.clone();
+        let running = async move {
             let mut unmarked = false;
-            let failed = self.failed.unwrap_or(&mut unmarked);
+            let failed = failed.unwrap_or(&mut unmarked);
             let before = std::mem::replace(failed, true);
-            let outcome = match self.deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, statement).await.map_err(|_| Error::Deadline)?,
-                None => statement.await,
+            let outcome = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, statement).await.map_err(|_| Error::Deadline),
+                None => Ok(statement.await),
             };
-            if matches!(outcome, Ok(_) | Err(sqlx::Error::RowNotFound)) {
+            if matches!(outcome, Ok(Ok(_) | Err(sqlx::Error::RowNotFound))) {
                 *failed = before;
             }
-            outcome.map_err(Error::from)
-        })
+            let outcome = outcome.and_then(|outcome| outcome.map_err(Error::from));
+            span::end(&span, &outcome);
+            outcome
+        };
+        Box::pin(running.instrument(entered))
     }
 }
 
@@ -70,14 +77,14 @@ impl Text for String {
 #[macro_export]
 macro_rules! statement {
     ($conn:expr, $start:ident::<$($row:ty)?>, $run:ident, $sql:expr $(, $bind:expr)*) => {
-        match $conn.link() {
-            $crate::query::Link::Postgres(connection, guard) => guard.run(
-                $crate::sqlx::$start::<$crate::sqlx::Postgres, $($row)?>($crate::query::Text::text($sql))
+        match $conn.link($crate::query::Text::text($sql)) {
+            $crate::query::Link::Postgres(connection, guard, text) => guard.run(
+                $crate::sqlx::$start::<$crate::sqlx::Postgres, $($row)?>(text)
                     $(.bind($bind))*
                     .$run(connection),
             ),
-            $crate::query::Link::Sqlite(connection, guard) => guard.run(
-                $crate::sqlx::$start::<$crate::sqlx::Sqlite, $($row)?>($crate::query::Text::text($sql))
+            $crate::query::Link::Sqlite(connection, guard, text) => guard.run(
+                $crate::sqlx::$start::<$crate::sqlx::Sqlite, $($row)?>(text)
                     $(.bind($bind))*
                     .$run(connection),
             ),
@@ -122,17 +129,17 @@ macro_rules! fetch_scalar {
 #[macro_export]
 macro_rules! execute {
     ($conn:expr, $sql:expr $(, $bind:expr)* $(,)?) => {
-        match $conn.link() {
-            $crate::query::Link::Postgres(connection, guard) => guard.run(
+        match $conn.link($crate::query::Text::text($sql)) {
+            $crate::query::Link::Postgres(connection, guard, text) => guard.run(
                 $crate::query::postgres_rows(
-                    $crate::sqlx::query::<$crate::sqlx::Postgres>($crate::query::Text::text($sql))
+                    $crate::sqlx::query::<$crate::sqlx::Postgres>(text)
                         $(.bind($bind))*
                         .execute(connection),
                 ),
             ),
-            $crate::query::Link::Sqlite(connection, guard) => guard.run(
+            $crate::query::Link::Sqlite(connection, guard, text) => guard.run(
                 $crate::query::sqlite_rows(
-                    $crate::sqlx::query::<$crate::sqlx::Sqlite>($crate::query::Text::text($sql))
+                    $crate::sqlx::query::<$crate::sqlx::Sqlite>(text)
                         $(.bind($bind))*
                         .execute(connection),
                 ),
@@ -151,8 +158,9 @@ macro_rules! insert_all {
             let mut rows = $rows.into_iter().peekable();
             while rows.peek().is_some() {
                 let batch = rows.by_ref().take($crate::query::BATCH);
-                touched += match $conn.link() {
-                    $crate::query::Link::Postgres(connection, guard) => {
+                // The span has the statement without its rows.
+                touched += match $conn.link($crate::query::Text::text($insert)) {
+                    $crate::query::Link::Postgres(connection, guard, _) => {
                         let mut statement = $crate::sqlx::QueryBuilder::<$crate::sqlx::Postgres>::new(concat!($insert, " "));
                         statement.push_values(batch, |mut values, $row| {
                             $(values.push_bind($bind);)+
@@ -160,7 +168,7 @@ macro_rules! insert_all {
                         statement.push(concat!(" ", $suffix));
                         guard.run($crate::query::postgres_rows(statement.build().execute(connection))).await?
                     }
-                    $crate::query::Link::Sqlite(connection, guard) => {
+                    $crate::query::Link::Sqlite(connection, guard, _) => {
                         let mut statement = $crate::sqlx::QueryBuilder::<$crate::sqlx::Sqlite>::new(concat!($insert, " "));
                         statement.push_values(batch, |mut values, $row| {
                             $(values.push_bind($bind);)+

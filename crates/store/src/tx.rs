@@ -3,13 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use sqlx::{Postgres, Sqlite, Transaction};
+use sqlx::{Postgres, SqlStr, Sqlite, Transaction};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::pool::Interrupt;
 use crate::query::{Guard, Link};
-use crate::{Dialect, Error, Result};
+use crate::{Dialect, Error, Result, span};
 
 /// A write transaction. Dropped without [`Tx::commit`], it is rolled back. Make no network call while one is open: on SQLite it is
 /// the only one.
@@ -19,6 +20,7 @@ pub struct Tx {
     pub(crate) failed: bool,
     pub(crate) after_commit: Vec<Box<dyn FnOnce() + Send>>,
     pub(crate) bell: Arc<Notify>,
+    pub(crate) database: Arc<str>,
 }
 
 pub(crate) enum Inner {
@@ -33,10 +35,16 @@ impl Tx {
         if self.failed {
             return Err(Error::Aborted);
         }
-        match self.inner {
-            Inner::Postgres(transaction) => transaction.commit().await?,
-            Inner::Sqlite { transaction, _interrupt } => transaction.commit().await?,
-        }
+        let span = span::statement(self.dialect(), &self.database, "COMMIT");
+        let committing = async {
+            match self.inner {
+                Inner::Postgres(transaction) => transaction.commit().await,
+                Inner::Sqlite { transaction, _interrupt } => transaction.commit().await,
+            }
+        };
+        let committed = committing.instrument(span.clone()).await.map_err(Error::from);
+        span::end(&span, &committed);
+        committed?;
         self.after_commit.into_iter().for_each(|hook| hook());
         Ok(())
     }
@@ -61,11 +69,12 @@ impl Tx {
     }
 
     #[doc(hidden)]
-    pub fn link(&mut self) -> Link<'_> {
-        let guard = Guard { deadline: self.deadline, failed: Some(&mut self.failed) };
+    pub fn link(&mut self, text: SqlStr) -> Link<'_> {
+        let span = span::statement(self.dialect(), &self.database, text.as_str());
+        let guard = Guard { span, deadline: self.deadline, failed: Some(&mut self.failed) };
         match &mut self.inner {
-            Inner::Postgres(transaction) => Link::Postgres(&mut *transaction, guard),
-            Inner::Sqlite { transaction, .. } => Link::Sqlite(&mut *transaction, guard),
+            Inner::Postgres(transaction) => Link::Postgres(&mut *transaction, guard, text),
+            Inner::Sqlite { transaction, .. } => Link::Sqlite(&mut *transaction, guard, text),
         }
     }
 }

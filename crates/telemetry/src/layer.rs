@@ -83,9 +83,12 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let call = Call::start(&self.side, &request);
-        match self.side {
-            Side::Server { .. } => trace::extract(call.span(), request.headers()),
-            Side::Client { .. } => trace::inject(call.span(), request.headers_mut()),
+        match &self.side {
+            Side::Server { service } => trace::extract(call.span(), service, request.headers()),
+            Side::Client { service, .. } => {
+                trace::belong(call.span(), service);
+                trace::inject(call.span(), request.headers_mut());
+            }
         }
         let future = call.span().in_scope(|| self.inner.call(request));
         ObservedFuture { future, call: Some(call) }

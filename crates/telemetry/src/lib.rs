@@ -12,6 +12,8 @@
 //! What a `.proto` marks `debug_redact` stays out of the logs: a field of that name is written as `[redacted]`, and the
 //! generated messages redact themselves when they are formatted.
 
+pub mod event;
+mod export;
 mod layer;
 mod log;
 mod metric;
@@ -23,4 +25,4 @@ pub use layer::{ClientLayer, Observed, Route, ServerLayer};
 pub use log::Format;
 pub use metric::Metrics;
 pub use setup::{Error, Settings, Telemetry, init};
-pub use trace::{adopt, traceparent};
+pub use trace::traceparent;

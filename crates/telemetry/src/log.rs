@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{self, FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use crate::redact;
+use crate::{redact, trace};
 
 /// What log lines look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,6 +74,10 @@ impl Fields {
         let mut fields = Self::default();
         record.record(&mut fields);
         fields
+    }
+
+    fn have(&self, name: &str) -> bool {
+        self.others.iter().any(|(other, _)| *other == name)
     }
 
     fn push(&mut self, field: &Field, value: Value) {
@@ -168,6 +172,9 @@ where
     if let Some((trace, span)) = trace_ids() {
         write!(line, r#","trace_id":"{trace}","span_id":"{span}""#)?;
     }
+    if let Some(service) = trace::service().filter(|_| !fields.have("service")) {
+        write!(line, r#","service":{}"#, Value::from(&*service))?;
+    }
     if !fields.others.is_empty() {
         line.write_char(',')?;
         Style::Json.write(line, fields)?;
@@ -196,6 +203,9 @@ where
     let metadata = event.metadata();
     write!(line, "{} {:>5} {}: {} ", Source::system().now(), metadata.level(), metadata.target(), fields.message)?;
     Style::Pretty.write(line, fields)?;
+    if let Some(service) = trace::service().filter(|_| !fields.have("service")) {
+        write!(line, " service={service}")?;
+    }
     for span in context.event_scope().into_iter().flatten() {
         let extensions = span.extensions();
         let formatted = extensions.get::<FormattedFields<Style>>().map_or("", |formatted| formatted.fields.as_str());
@@ -296,6 +306,20 @@ mod tests {
         assert!(lines[1]["trace_id"].is_string());
         assert_eq!(lines[1]["trace_id"], lines[2]["trace_id"]);
         assert_ne!(lines[1]["span_id"], lines[2]["span_id"]);
+    }
+
+    #[test]
+    fn a_line_names_the_service_of_its_span_or_the_one_that_it_names_itself() {
+        let text = logged(Style::Json, || {
+            let span = tracing::info_span!("rpc");
+            crate::trace::belong(&span, &"content".into());
+            let _outer = span.entered();
+            tracing::info_span!("query").in_scope(|| tracing::info!("inner"));
+            tracing::info!(service = "auth", "told");
+        });
+        let lines: Vec<_> = text.lines().map(parse).collect();
+        assert_eq!((&lines[0]["service"], &lines[1]["service"]), (&"content".into(), &"auth".into()));
+        assert_eq!(text.lines().nth(1).unwrap().matches("\"service\"").count(), 1, "{text}");
     }
 
     #[test]

@@ -1,27 +1,27 @@
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
+use opentelemetry_otlp::ExporterBuildError;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::{FilterExt, FilterFn, ParseError, filter_fn};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::filter::{FilterExt, ParseError, dynamic_filter_fn};
+use tracing_subscriber::layer::{Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::export::{self, Exit};
 use crate::log::{self, Format, Style};
 use crate::metric::Metrics;
 
 /// Log lines that may wait to be written; more are dropped and counted.
 const LOG_QUEUE: usize = 16 * 1024;
-/// Spans that may wait to be exported; more are dropped.
-const SPAN_QUEUE: usize = 4096;
-/// How long one export may take.
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The target of the spans of statements. There are many, so that they exist only where a trace is recorded, and no log line lists
+/// them.
+const SQL: &str = "sql";
 
 /// How a process tells about itself.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub struct Settings {
     pub filter: String,
     /// Where traces go, by OTLP over gRPC: `http://localhost:4317`. Without one, trace ids exist but are not exported.
     pub otlp_endpoint: Option<String>,
-    /// The process's name in traces.
+    /// The process's name in traces, for what belongs to no service: spans of a service go under its own name.
     pub service_name: String,
 }
 
@@ -72,7 +72,7 @@ impl Telemetry {
     /// Sends the spans and writes the lines that wait. It blocks for at most a few seconds, and is the last thing that a
     /// process does: later lines are lost.
     pub fn shutdown(&self) {
-        if let Err(error) = self.0.tracer.shutdown_with_timeout(EXPORT_TIMEOUT) {
+        if let Err(error) = self.0.tracer.shutdown_with_timeout(export::TIMEOUT) {
             tracing::warn!(error = %error, "The last spans were not exported");
         }
         // Dropping the guard writes what is queued.
@@ -97,37 +97,47 @@ pub fn init(settings: &Settings) -> Result<Telemetry, Error> {
 
 fn start(settings: &Settings) -> Result<Telemetry, Error> {
     let filter: EnvFilter = settings.filter.parse()?;
-    let tracer = tracer_provider(settings)?;
     let (lines, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LOG_QUEUE)
         .thread_name("log-writer")
         .finish(std::io::stdout());
     let metrics = Metrics::install(lines.error_counter())?;
+    let tracer = tracer_provider(settings)?;
     tracing_subscriber::registry()
-        .with(tracing_opentelemetry::layer().with_tracer(tracer.tracer("guildhall")).with_filter(spans()))
+        .with(tracing_opentelemetry::layer().with_tracer(tracer.tracer("guildhall")).with_filter(chosen(is_traced)))
         // The log keeps every span whatever its filter for events is: their fields and the trace's id stand on each line.
         .with(
             log::layer(Style::of(settings.format, std::io::stdout().is_terminal()), lines)
-                .with_filter(spans().or(filter)),
+                .with_filter(chosen(is_span_of_ours).or(filter)),
         )
         .try_init()?;
     Ok(Telemetry(Arc::new(Inner { metrics, tracer, writer: Mutex::new(Some(guard)) })))
 }
 
-/// Our spans: what libraries trace below INFO is not for operators.
-fn spans() -> FilterFn {
-    filter_fn(|metadata| metadata.is_span() && *metadata.level() <= LevelFilter::INFO)
+/// What libraries trace below INFO is not for operators.
+fn is_span_of_ours(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && *metadata.level() <= LevelFilter::INFO
 }
 
+fn is_traced(metadata: &Metadata<'_>) -> bool {
+    is_span_of_ours(metadata) || (metadata.is_span() && metadata.target() == SQL)
+}
+
+/// A filter that is asked each time. One whose answer is kept per callsite is not, and then a span meets what the last question on
+/// this thread was answered: `tracing::enabled!`, as sqlx asks it before it logs, would take the spans after it out of their trace.
+fn chosen<S>(choice: fn(&Metadata<'_>) -> bool) -> impl Filter<S> {
+    dynamic_filter_fn(move |metadata, _| choice(metadata))
+        .with_callsite_filter(move |metadata| if choice(metadata) { Interest::sometimes() } else { Interest::never() })
+}
+
+/// The environment chooses the sampler, as OpenTelemetry says (`OTEL_TRACES_SAMPLER`); by default every trace is exported whose
+/// beginner wants it to be.
 fn tracer_provider(settings: &Settings) -> Result<SdkTracerProvider, Error> {
-    let resource = Resource::builder().with_service_name(settings.service_name.clone()).build();
-    let provider = SdkTracerProvider::builder().with_resource(resource);
-    let Some(endpoint) = &settings.otlp_endpoint else {
-        return Ok(provider.with_sampler(Sampler::AlwaysOff).build());
-    };
-    let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT).build()?;
-    let batches = BatchConfigBuilder::default().with_max_queue_size(SPAN_QUEUE).build();
-    let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
-    Ok(provider.with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn))).with_span_processor(processor).build())
+    let provider = SdkTracerProvider::builder();
+    Ok(match &settings.otlp_endpoint {
+        Some(endpoint) => provider.with_span_processor(Exit::new(endpoint, &settings.service_name)?),
+        None => provider.with_sampler(Sampler::AlwaysOff),
+    }
+    .build())
 }

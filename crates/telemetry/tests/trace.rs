@@ -7,8 +7,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
+use ids::Source;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::common::v1::AnyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use telemetry::{ClientLayer, Format, ServerLayer, Settings};
 use tokio::net::TcpListener;
@@ -19,8 +22,9 @@ use tracing::Instrument;
 const GET_POST: &str = "/guildhall.content.v1.PostService/GetPost";
 const PROFILES: &str = "/guildhall.auth.v1.ProfileService/BatchGetProfiles";
 
+/// The spans that came, with the `service.name` of their resource.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<Span>>>);
+struct Collector(Arc<Mutex<Vec<(String, Span)>>>);
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -28,8 +32,13 @@ impl TraceService for Collector {
         &self,
         request: tonic::Request<ExportTraceServiceRequest>,
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
-        let spans = request.into_inner().resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
-        self.0.lock().unwrap().extend(spans.flat_map(|scope| scope.spans));
+        for part in request.into_inner().resource_spans {
+            let attributes = part.resource.unwrap().attributes;
+            let service = attributes.into_iter().find(|attribute| attribute.key == "service.name").unwrap();
+            let Some(AnyValue { value: Some(Value::StringValue(service)) }) = service.value else { panic!("a text") };
+            let spans = part.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            self.0.lock().unwrap().extend(spans.map(|span| (service.clone(), span)));
+        }
         Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -70,7 +79,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hops_are_one_trace_at_the_collector_and_are_measured() {
+async fn two_hops_and_an_event_are_one_trace_at_the_collector_each_span_under_its_service_and_are_measured() {
     let collector = Collector::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -86,31 +95,49 @@ async fn two_hops_are_one_trace_at_the_collector_and_are_measured() {
 
     let kept = Arc::new(Mutex::new(None));
     let keep = kept.clone();
+    let event = Source::system().id();
     call("edge-gateway", "content", GET_POST, move || {
         let keep = keep.clone();
         async move {
-            *keep.lock().unwrap() = telemetry::traceparent();
+            let created = async { *keep.lock().unwrap() = telemetry::traceparent() };
+            created.instrument(telemetry::event::create("content", "content.post.created", event)).await;
             call("content", "auth", PROFILES, || async { answer("5") }).await;
             answer("0")
         }
     })
     .await;
-    let later = tracing::info_span!("later");
-    telemetry::adopt(&later, kept.lock().unwrap().as_deref().expect("a call is in a trace"));
-    async {}.instrument(later).await;
+    let kept = kept.lock().unwrap().clone().expect("a call is in a trace");
+    let process = telemetry::event::process("auth.readers", "content.post.created", event, Some(&kept));
+    async {
+        async {}.instrument(tracing::info_span!("whatever a handler does")).await;
+    }
+    .instrument(process)
+    .await;
+    async {}.instrument(telemetry::event::process("chassis.revocations", "t", event, Some("no traceparent"))).await;
+    // As sqlx asks before it logs a statement: it must not decide about the span that comes next.
+    assert!(!tracing::enabled!(tracing::Level::DEBUG));
+    let after = tracing::info_span!("after a question").in_scope(telemetry::traceparent);
+    assert!(after.is_some(), "a span is in a trace whatever was asked before it");
     call("a", "b", "/somebody/made.this.up", || async { answer("0") }).await;
 
     let metrics = telemetry.metrics().render();
     let flush = telemetry.clone();
     tokio::task::spawn_blocking(move || flush.shutdown()).await.unwrap();
     let spans = collector.0.lock().unwrap().clone();
-    let chain: Vec<_> = spans.iter().filter(|span| span.trace_id == trace_of(&spans)).collect();
-    assert_eq!(chain.len(), 5, "{spans:#?}");
-    let root = find(&chain, "guildhall.content.v1.PostService/GetPost", b"");
-    let content = find(&chain, "guildhall.content.v1.PostService/GetPost", &root.span_id);
-    let outgoing = find(&chain, "guildhall.auth.v1.ProfileService/BatchGetProfiles", &content.span_id);
-    find(&chain, "guildhall.auth.v1.ProfileService/BatchGetProfiles", &outgoing.span_id);
-    find(&chain, "later", &content.span_id);
+    let root = find(&spans, "edge-gateway", GET_POST, b"");
+    let trace: Vec<_> = spans.iter().filter(|(_, span)| span.trace_id == root.trace_id).cloned().collect();
+    assert_eq!(trace.len(), 7, "{spans:#?}");
+    let content = find(&trace, "content", GET_POST, &root.span_id);
+    let outgoing = find(&trace, "content", PROFILES, &content.span_id);
+    find(&trace, "auth", PROFILES, &outgoing.span_id);
+    let created = find(&trace, "content", "create content.post.created", &content.span_id);
+    let processed = find(&trace, "auth", "process content.post.created", &created.span_id);
+    find(&trace, "auth", "whatever a handler does", &processed.span_id);
+    // It belongs to no service, and its event was created in no trace.
+    find(&spans, "test", "process t", b"");
+    for (_, span) in &spans {
+        assert!(span.attributes.iter().all(|attribute| attribute.key != "guildhall.service"), "{span:#?}");
+    }
 
     for line in [
         format!(r#"guildhall_rpc_server_seconds_count{{service="content",method="{GET_POST}",code="OK"}} 1"#),
@@ -126,13 +153,11 @@ async fn two_hops_are_one_trace_at_the_collector_and_are_measured() {
     }
 }
 
-/// The trace of the first call.
-fn trace_of(spans: &[Span]) -> Vec<u8> {
-    spans.iter().find(|span| span.name == "later").expect("the later work is exported").trace_id.clone()
-}
-
-fn find<'a>(chain: &[&'a Span], name: &str, parent: &[u8]) -> &'a Span {
-    let found: Vec<_> = chain.iter().filter(|span| span.name == name && span.parent_span_id == parent).collect();
-    assert_eq!(found.len(), 1, "{name} under {parent:?}: {chain:#?}");
-    found[0]
+/// The span of this name, or of this method, in this service below this parent.
+fn find<'a>(spans: &'a [(String, Span)], service: &str, name: &str, parent: &[u8]) -> &'a Span {
+    let name = name.trim_start_matches('/');
+    let fits = |span: &Span| span.name == name && span.parent_span_id == parent;
+    let found: Vec<_> = spans.iter().filter(|(of, span)| of == service && fits(span)).collect();
+    assert_eq!(found.len(), 1, "{name} of {service} under {parent:?}: {spans:#?}");
+    &found[0].1
 }

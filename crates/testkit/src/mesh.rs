@@ -58,7 +58,7 @@ impl Mesh {
         let metrics = telemetry::init(&settings).expect("telemetry starts").metrics();
         let directory = TempDir::new().expect("a directory for the test");
         let agent = Agent::start(agent::Settings {
-            directory: directory.path().to_owned(),
+            directory: directory.path().join("agent"),
             trust_domain: TRUST_DOMAIN.to_owned(),
             namespace: NAMESPACE.to_owned(),
             workloads: WORKLOADS.map(str::to_owned).to_vec(),
@@ -101,9 +101,12 @@ impl Mesh {
             source: self.source.clone(),
             identity: self.caller(workload).await,
             bus: self.bus(),
+            limits: Arc::new(limit::InProcess::new(limit::CAPACITY, self.source.clone())),
+            keyspace: None,
             key: MasterKey::from_hex(&"5e".repeat(32)).expect("64 digits"),
             metrics: self.metrics.clone(),
             services: self.services.clone(),
+            mesh: mesh::Settings::default(),
             embedded: Some(self.bus()),
         }
     }
@@ -121,7 +124,7 @@ impl Mesh {
     /// A channel from one workload to another that is served, or will be.
     pub async fn channel(&self, from: &str, to: &str) -> Channel {
         let server = to.parse().expect("a workload's name");
-        mesh::connect(&self.caller(from).await, server, self.services.address(to).await)
+        mesh::connect(&self.caller(from).await, server, self.services.endpoints(to).await)
     }
 
     /// Serves, makes the address known to the others, and returns when the service is ready.

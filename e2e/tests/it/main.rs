@@ -7,6 +7,7 @@ mod deadline;
 mod import;
 mod journey;
 mod kill;
+mod observability;
 mod preconditions;
 mod replay;
 mod tokens;

@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chassis::Platform;
 use contracts::Role;
 use edge_gateway::Config;
 use ids::{ManualClock, Timestamp, UserId, Uuid};
+use keyspace::Keyspace;
+use limit::{InProcess, OnRedis};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 use testkit::{Mesh, Service, TokenSpec};
@@ -41,14 +44,28 @@ impl Edge {
         (Self::on(Mesh::with_clock(Arc::clone(&clock)).await, change).await, clock)
     }
 
+    /// An edge that keeps its buckets in this Redis.
+    pub async fn on_redis(keyspace: Keyspace, change: impl FnOnce(&mut Config)) -> Self {
+        let mesh = Mesh::start().await;
+        let alone = mesh.platform(edge_gateway::NAME).await;
+        let here = InProcess::new(limit::CAPACITY, alone.source.clone());
+        let limits = Arc::new(OnRedis::new(keyspace, &alone.key.derive("limits"), here).patience(SOON));
+        Self::build(mesh, Platform { limits, ..alone }, change).await
+    }
+
     async fn on(mesh: Mesh, change: impl FnOnce(&mut Config)) -> Self {
+        let platform = mesh.platform(edge_gateway::NAME).await;
+        Self::build(mesh, platform, change).await
+    }
+
+    async fn build(mesh: Mesh, platform: Platform, change: impl FnOnce(&mut Config)) -> Self {
         let upstream = upstream::serve(&mesh).await;
         let mut config: Config =
             chassis::config::load(edge_gateway::DEFAULTS, edge_gateway::NAME, None, &testkit::overrides())
                 .expect("the defaults are complete");
         testkit::ISSUER.clone_into(&mut config.issuer);
         change(&mut config);
-        let bound = edge_gateway::build(config, mesh.platform(edge_gateway::NAME).await).await.expect("the edge binds");
+        let bound = edge_gateway::build(config, platform).await.expect("the edge binds");
         let service = mesh.serve(bound).await;
         let client =
             Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(SOON).build().expect("a client");

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use edge_gateway::limit::Rate;
+use edge_gateway::{Config, limit::Rate};
 use futures_util::stream;
 use http::StatusCode;
+use keyspace::testing::Server;
 use mesh::Tier;
 use serde_json::json;
 use testkit::TokenSpec;
@@ -64,6 +65,25 @@ async fn addresses_behind_a_trusted_proxy_have_buckets_of_their_own() {
     refused(get("203.0.113.9, 192.0.2.1"), 429, "RATE_LIMITED").await;
     assert_eq!(get("192.0.2.2").send().await.expect("an answer").status(), StatusCode::OK);
     assert_eq!(edge.upstream.last().headers["x-client-address"], "192.0.2.2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edges_take_from_the_same_buckets_and_each_from_its_own_while_redis_is_away() {
+    let mut server = Server::start(&[]).await;
+    let narrow = |config: &mut Config| config.limit.address.read = Rate { per_second: 0.001, burst: 2 };
+    let [one, other] =
+        [Edge::on_redis(server.keyspace(), narrow).await, Edge::on_redis(server.keyspace(), narrow).await];
+    for edge in [&one, &other] {
+        assert_eq!(edge.get("/api/v1/posts").send().await.expect("an answer").status(), StatusCode::OK);
+    }
+    for edge in [&one, &other] {
+        refused(edge.get("/api/v1/posts"), 429, "RATE_LIMITED").await;
+    }
+    server.kill().await;
+    for edge in [&one, &other] {
+        assert_eq!(edge.get("/api/v1/posts").send().await.expect("an answer").status(), StatusCode::OK);
+        refused(edge.get("/api/v1/posts"), 429, "RATE_LIMITED").await;
+    }
 }
 
 #[tokio::test]

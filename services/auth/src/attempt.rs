@@ -3,16 +3,9 @@
 //! Log-ins are counted by account and by address, and so are mails that anybody can ask for. A session that is open already is
 //! none of this module's business: somebody else's guesses never shut its owner out.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
-use aws_lc_rs::digest;
-use futures_util::future::BoxFuture;
-use ids::{Source, Timestamp};
+use limit::{Claim, Key, Rate};
 use serde::Deserialize;
 
 use crate::account::Email;
@@ -41,14 +34,6 @@ impl Subject {
     }
 }
 
-/// One attempt's claim on one allowance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// Names the action and its subject; a hash, so that no store of attempts holds personal data.
-    pub key: [u8; 32],
-    pub allowance: Allowance,
-}
-
 /// So many attempts at once, and as many again spread over `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,23 +55,6 @@ pub struct Settings {
     pub mail_address: Allowance,
 }
 
-/// An allowance is used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exhausted {
-    pub retry_after: Duration,
-}
-
-/// Where attempts are counted.
-pub trait Attempts: Send + Sync + 'static {
-    /// Takes one attempt from each allowance, or, if one of them has none left, from none. An attempt counts from its
-    /// beginning, so that concurrent guesses do not outrun the limit.
-    fn take<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, Result<(), Exhausted>>;
-    /// Gives back what [`Self::take`] took: the attempt succeeded.
-    fn give_back<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, ()>;
-    /// Makes the allowances whole: those who used them up do not count any more.
-    fn restore<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, ()>;
-}
-
 impl Settings {
     /// The claims of an action by these subjects.
     pub fn claims(&self, action: Action, subjects: &[Subject]) -> Vec<Claim> {
@@ -100,11 +68,7 @@ impl Settings {
             (Action::Mail, Subject::Account(key)) => (self.mail_account, "mail account", key.clone()),
             (Action::Mail, Subject::Address(ip)) => (self.mail_address, "mail address", network(*ip)),
         };
-        let hash = digest::digest(&digest::SHA256, format!("{kind} {value}").as_bytes());
-        Claim {
-            key: hash.as_ref().try_into().expect("SHA-256 gives 32 bytes"),
-            allowance: Allowance { attempts: allowance.attempts.saturating_mul(self.factor), ..allowance },
-        }
+        Claim { key: Key::new(&format!("auth {kind}"), &value), rate: allowance.times(self.factor) }
     }
 }
 
@@ -120,84 +84,18 @@ fn network(ip: IpAddr) -> String {
 }
 
 impl Allowance {
-    /// The time by which one attempt uses the allowance up, in microseconds.
-    fn cost(self) -> i64 {
-        self.window() / i64::from(self.attempts.max(1))
-    }
-
-    fn window(self) -> i64 {
-        i64::from(self.window) * 1_000_000
-    }
-}
-
-/// Attempts counted in this process, by the generic cell rate algorithm: each key holds the one moment at which its allowance
-/// is whole again.
-pub struct InProcess {
-    whole_at: Mutex<HashMap<[u8; 32], i64>>,
-    capacity: usize,
-    source: Source,
-}
-
-impl InProcess {
-    /// Counts at most `capacity` keys at a time; beyond, those that are nearest to whole are forgotten.
-    pub fn new(capacity: usize, source: Source) -> Self {
-        Self { whole_at: Mutex::default(), capacity, source }
-    }
-
-    fn try_take(&self, claims: &[Claim], now: Timestamp) -> Result<(), Exhausted> {
-        let (mut whole_at, now) = (self.whole_at.lock().unwrap_or_else(PoisonError::into_inner), now.micros());
-        let after = |claim: &Claim| whole_at.get(&claim.key).map_or(now, |at| now.max(*at)) + claim.allowance.cost();
-        let excess = claims.iter().map(|claim| after(claim) - now - claim.allowance.window()).max().unwrap_or(0);
-        if excess > 0 {
-            return Err(Exhausted { retry_after: Duration::from_micros(excess.unsigned_abs()) });
-        }
-        let taken: Vec<_> = claims.iter().map(|claim| (claim.key, after(claim))).collect();
-        whole_at.extend(taken);
-        if whole_at.len() > self.capacity {
-            forget(&mut whole_at, self.capacity, now);
-        }
-        Ok(())
-    }
-}
-
-/// Forgets keys whose allowance is whole, and, if that is not enough, the half that is nearest to it.
-fn forget(whole_at: &mut HashMap<[u8; 32], i64>, capacity: usize, now: i64) {
-    whole_at.retain(|_, at| *at > now);
-    if whole_at.len() > capacity {
-        let mut moments: Vec<_> = whole_at.values().copied().collect();
-        let (_, median, _) = moments.select_nth_unstable(capacity / 2);
-        let median = *median;
-        whole_at.retain(|_, at| *at > median);
-    }
-}
-
-impl Attempts for InProcess {
-    fn take<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, Result<(), Exhausted>> {
-        Box::pin(async { self.try_take(claims, self.source.now()) })
-    }
-
-    fn give_back<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            let mut whole_at = self.whole_at.lock().unwrap_or_else(PoisonError::into_inner);
-            for claim in claims {
-                whole_at.entry(claim.key).and_modify(|at| *at -= claim.allowance.cost());
-            }
-        })
-    }
-
-    fn restore<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            let mut whole_at = self.whole_at.lock().unwrap_or_else(PoisonError::into_inner);
-            for claim in claims {
-                whole_at.remove(&claim.key);
-            }
-        })
+    fn times(self, factor: u32) -> Rate {
+        let attempts = self.attempts.saturating_mul(factor).max(1);
+        Rate::new(attempts, Duration::from_secs(self.window.into()) / attempts)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    use ids::{ManualClock, Source, SystemRandom, Timestamp};
+    use limit::{InProcess, Limits, Refused};
 
     use super::*;
 
@@ -209,56 +107,51 @@ mod tests {
         mail_address: Allowance { attempts: 1, window: 60 },
     };
 
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_micros(seconds * 1_000_000)
+    /// Takes attempts at the second that a test says.
+    struct Attempts {
+        limits: InProcess,
+        clock: Arc<ManualClock>,
+    }
+
+    impl Attempts {
+        fn new() -> Self {
+            let clock = Arc::new(ManualClock::new(Timestamp::EPOCH));
+            let source = Source::new(clock.clone(), Arc::new(SystemRandom));
+            Self { limits: InProcess::new(100, source), clock }
+        }
+
+        /// The wait in seconds if there is one.
+        async fn take(&self, second: i64, claims: &[Claim]) -> Result<(), u64> {
+            self.clock.set(Timestamp::from_seconds(second));
+            self.limits.take(claims).await.map(drop).map_err(|Refused { retry_after, .. }| retry_after.as_secs())
+        }
     }
 
     fn log_in(email: &str, ip: &str) -> Vec<Claim> {
         SETTINGS.claims(Action::LogIn, &[Subject::account(email), Subject::Address(ip.parse().unwrap())])
     }
 
-    #[test]
-    fn an_account_is_shut_after_its_attempts_and_opens_again_with_time() {
-        let attempts = InProcess::new(100, Source::system());
+    #[tokio::test]
+    async fn an_account_is_shut_after_its_attempts_and_opens_again_with_time() {
+        let attempts = Attempts::new();
         let claims = log_in("ada@example.org", "192.0.2.1");
         for _ in 0..3 {
-            assert_eq!(attempts.try_take(&claims, at(0)), Ok(()));
+            assert_eq!(attempts.take(0, &claims).await, Ok(()));
         }
-        assert_eq!(attempts.try_take(&claims, at(0)), Err(Exhausted { retry_after: Duration::from_secs(20) }));
-        assert_eq!(
-            attempts.try_take(&log_in("ADA@example.org ", "192.0.2.2"), at(19)),
-            Err(Exhausted { retry_after: Duration::from_secs(1) })
-        );
-        assert_eq!(attempts.try_take(&claims, at(20)), Ok(()));
-        assert!(attempts.try_take(&claims, at(20)).is_err());
-    }
-
-    #[test]
-    fn an_address_is_shut_for_every_account() {
-        let attempts = InProcess::new(100, Source::system());
-        for n in 0..5 {
-            assert_eq!(attempts.try_take(&log_in(&format!("{n}@example.org"), "2001:db8::1"), at(0)), Ok(()));
-        }
-        assert!(attempts.try_take(&log_in("6@example.org", "2001:db8::ffff"), at(0)).is_err(), "the same /64");
-        assert_eq!(attempts.try_take(&log_in("6@example.org", "2001:db8:0:1::1"), at(0)), Ok(()));
+        assert_eq!(attempts.take(0, &claims).await, Err(20));
+        assert_eq!(attempts.take(19, &log_in("ADA@example.org ", "192.0.2.2")).await, Err(1));
+        assert_eq!(attempts.take(20, &claims).await, Ok(()));
+        assert_eq!(attempts.take(20, &claims).await, Err(20));
     }
 
     #[tokio::test]
-    async fn a_success_gives_its_attempt_back_and_a_refusal_takes_none() {
-        let attempts = InProcess::new(100, Source::system());
-        let claims = log_in("ada@example.org", "192.0.2.1");
-        for _ in 0..20 {
-            attempts.take(&claims).await.unwrap();
-            attempts.give_back(&claims).await;
+    async fn an_address_is_shut_for_every_account() {
+        let attempts = Attempts::new();
+        for n in 0..5 {
+            assert_eq!(attempts.take(0, &log_in(&format!("{n}@example.org"), "2001:db8::1")).await, Ok(()));
         }
-        for _ in 0..3 {
-            attempts.take(&claims).await.unwrap();
-        }
-        for _ in 0..20 {
-            attempts.take(&claims).await.unwrap_err();
-        }
-        let same_address = log_in("bob@example.org", "192.0.2.1");
-        assert_eq!(attempts.take(&same_address).await, Ok(()));
+        assert!(attempts.take(0, &log_in("6@example.org", "2001:db8::ffff")).await.is_err(), "the same /64");
+        assert_eq!(attempts.take(0, &log_in("6@example.org", "2001:db8:0:1::1")).await, Ok(()));
     }
 
     #[test]
@@ -272,28 +165,11 @@ mod tests {
         assert_ne!(SETTINGS.claims(Action::LogIn, &subjects)[0].key, SETTINGS.claims(Action::Mail, &subjects)[0].key);
     }
 
-    proptest! {
-        /// No client gets more than its burst and what has refilled since, however it times its attempts.
-        #[test]
-        fn no_timing_outruns_the_allowance(waits in prop::collection::vec(0_i64..30, 1..200)) {
-            let attempts = InProcess::new(10, Source::system());
-            let claims = SETTINGS.claims(Action::LogIn, &[Subject::account("ada@example.org")]);
-            let (mut now, mut taken) = (0, 0);
-            for wait in waits {
-                now += wait;
-                taken += i64::from(attempts.try_take(&claims, at(now)).is_ok());
-                prop_assert!(taken <= 3 + now / 20, "{taken} in {now} s");
-            }
-        }
-
-        #[test]
-        fn memory_is_bounded(keys in prop::collection::vec(any::<u16>(), 1..300)) {
-            let attempts = InProcess::new(16, Source::system());
-            for (n, key) in keys.into_iter().enumerate() {
-                let claims = SETTINGS.claims(Action::LogIn, &[Subject::Account(key.to_string())]);
-                let _ = attempts.try_take(&claims, at(i64::try_from(n).unwrap() / 50));
-                prop_assert!(attempts.whole_at.lock().unwrap().len() <= 16);
-            }
-        }
+    #[test]
+    fn the_factor_multiplies_the_attempts_of_a_window() {
+        let allowance = Allowance { attempts: 3, window: 60 };
+        assert_eq!(allowance.times(1), Rate::new(3, Duration::from_secs(20)));
+        assert_eq!(allowance.times(10), Rate::new(30, Duration::from_secs(2)));
+        assert_eq!(allowance.times(0), Rate::new(1, Duration::from_secs(60)));
     }
 }

@@ -37,7 +37,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ::events::{DeadLetterRpc, DeadLetters, Lease, Outbox, Relay};
 use ::store::{Db, page};
 use aws_lc_rs::hmac;
-use chassis::{Bound, BoxError, Builder, Platform};
+use chassis::{Bound, BoxError, Builder, Platform, Process};
 use contracts::{
     auth::v1::{
         account_service_server::AccountServiceServer, profile_service_server::ProfileServiceServer,
@@ -46,6 +46,7 @@ use contracts::{
     common::v1::dead_letter_service_server::DeadLetterServiceServer,
 };
 use ids::Source;
+use limit::Limits;
 use mesh::{Identity, token::Verifier};
 use status::Problem;
 use tokio::sync::Notify;
@@ -59,7 +60,6 @@ pub use self::{
     store::ALL_MIGRATIONS as MIGRATIONS,
 };
 use self::{
-    attempt::{Attempts, InProcess},
     delivery::Delivery,
     events::Announcer,
     password::Hasher,
@@ -71,9 +71,6 @@ use self::{
 
 /// The service's name: its workload, its section of the settings, the source of its events.
 const NAME: &str = "auth";
-
-/// Subjects whose attempts are counted at a time: about 10 MB.
-const ATTEMPTS_CAPACITY: usize = 100_000;
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -100,8 +97,8 @@ pub(crate) struct Auth {
     issuer: Issuer,
     verifier: Verifier,
     hasher: Hasher,
-    attempts: Box<dyn Attempts>,
-    limits: attempt::Settings,
+    limits: Arc<dyn Limits>,
+    attempts: attempt::Settings,
     sessions: session::Policy,
     refresh_key: hmac::Key,
     page_tokens: page::Tokens,
@@ -131,6 +128,27 @@ impl Auth {
         (rows, next.unwrap_or_default())
     }
 }
+
+/// The service in a process of its own. A first admin's password that was made up is printed, once, as the log would not: it is
+/// nowhere else.
+pub const PROCESS: Process<Config> = Process {
+    name: NAME,
+    defaults: DEFAULTS,
+    build: |config, platform| {
+        let given = !config.first_admin_password.is_empty();
+        Box::pin(async move {
+            let (bound, first_admin) = build(config, platform).await?;
+            if let Some(admin) = first_admin.filter(|_| !given) {
+                println!(
+                    "The first admin is {}, with the password {} until they change it",
+                    admin.email,
+                    admin.password()
+                );
+            }
+            Ok(bound)
+        })
+    },
+};
 
 /// Builds the service: migrates its database, and binds its ports. It is ready once it has a key to sign with.
 ///
@@ -171,8 +189,8 @@ pub async fn build(config: Config, platform: Platform) -> Result<(Bound, Option<
         },
         verifier: verifier.clone(),
         hasher,
-        attempts: Box::new(InProcess::new(ATTEMPTS_CAPACITY, source.clone())),
-        limits: config.attempts,
+        limits: Arc::clone(&platform.limits),
+        attempts: config.attempts,
         sessions: session::Policy {
             idle: config.sessions.idle,
             absolute: config.sessions.absolute,

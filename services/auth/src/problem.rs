@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use status::{Problem, Reason};
 
-use crate::{account, attempt, password, permit, signing_key};
+use crate::{account, password, permit, signing_key};
 
 impl From<account::Error> for Problem {
     fn from(error: account::Error) -> Self {
@@ -26,12 +26,6 @@ impl From<password::Error> for Problem {
             }
             _ => Self::new(Reason::Internal).because(error),
         }
-    }
-}
-
-impl From<attempt::Exhausted> for Problem {
-    fn from(exhausted: attempt::Exhausted) -> Self {
-        Self::new(Reason::TooManyAttempts).retry_after(exhausted.retry_after)
     }
 }
 

@@ -167,6 +167,10 @@ impl mesh::token::Keys for KeyRing {
     fn refresh(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+
+    fn is_current(&self) -> bool {
+        self.jwks().is_some()
+    }
 }
 
 #[cfg(test)]
@@ -213,6 +217,7 @@ mod tests {
         let [current_id, next_id] = [current.id.to_string(), next.id.to_string()];
         let ring = KeyRing::default();
         assert!(matches!(ring.sign(&claims(), now), Err(Error::NoKey)));
+        assert!(!ring.is_current(), "before there are keys, nobody can say that a token is bad");
         ring.replace(vec![next, current]).unwrap();
 
         let kid_of = |at| jsonwebtoken::decode_header(ring.sign(&claims(), at).unwrap()).unwrap().kid.unwrap();
@@ -222,7 +227,7 @@ mod tests {
             assert!(ring.jwks().unwrap().contains(kid.as_str()));
             assert!(ring.find(kid).is_some());
         }
-        assert!(ring.find("../etc/passwd").is_none());
+        assert!(ring.find("../etc/passwd").is_none() && ring.is_current());
     }
 
     fn claims() -> Claims {

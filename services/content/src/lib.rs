@@ -40,7 +40,7 @@ use std::sync::Arc;
 use ::events::{DeadLetterRpc, DeadLetters, Outbox, Relay};
 use ::store::Migrations;
 use ::store::page::Tokens;
-use chassis::{Bound, Builder, DatabaseSettings, Platform, ServerSettings};
+use chassis::{Bound, Builder, DatabaseSettings, Platform, Process, ServerSettings};
 use contracts::common::v1::dead_letter_service_server::DeadLetterServiceServer;
 use contracts::content::v1::category_service_server::CategoryServiceServer;
 use contracts::content::v1::feed_service_server::FeedServiceServer;
@@ -109,6 +109,13 @@ pub enum Error {
     Site(#[from] feed::Error),
 }
 
+/// The service in a process of its own.
+pub const PROCESS: Process<Config> = Process {
+    name: NAME,
+    defaults: DEFAULTS,
+    build: |config, platform| Box::pin(async { Ok(build(config, platform).await?) }),
+};
+
 /// Builds the service: migrates its database, and binds its ports. Waits until it is known where auth is; it is ready once it has
 /// auth's keys and has heard of the tokens that were revoked lately.
 pub async fn build(config: Config, platform: Platform) -> Result<Bound, Error> {
@@ -144,7 +151,7 @@ pub async fn build(config: Config, platform: Platform) -> Result<Bound, Error> {
         .grpc(CategoryServiceServer::new(Categories(Arc::clone(&content))))
         .grpc(TagServiceServer::new(Tags(Arc::clone(&content))))
         .grpc(PortfolioServiceServer::new(Portfolios(Arc::clone(&content))))
-        .grpc(FeedServiceServer::new(Feeds::new(Arc::clone(&content), site)))
+        .grpc(FeedServiceServer::new(Feeds::new(Arc::clone(&content), site, platform.keyspace.clone())))
         .grpc(DeadLetterServiceServer::new(DeadLetterRpc::new(dead_letters.clone(), tokens)))
         .task(tasks::SCHEDULE.name, task(tasks::SCHEDULE))
         .task(tasks::VIEWS.name, task(tasks::VIEWS))

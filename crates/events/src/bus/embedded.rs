@@ -11,7 +11,9 @@ use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::async_trait;
 
-use crate::bus::{Bus, Delivery, Failure, Handler, Retry, Running, Subscription, attempt};
+use crate::bus::{
+    Bus, Delivery, Failure, Handler, Receipt, Recipient, Retry, Running, Subscription, attempt, count_from_zero, wants,
+};
 use crate::outbox::{self, Position};
 use crate::{DeadLetters, Envelope, Error};
 
@@ -126,15 +128,15 @@ impl EmbeddedBus {
         let listener = Listener { topics: subscription.topics, queue };
         self.audience.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
         let (caught_up, is_caught_up) = watch::channel(false);
-        let follower = Follower {
+        let recipient = Recipient {
             consumer: subscription.consumer,
             topics: subscription.topics,
-            since: self.source.now() - replay,
             handler,
             dead_letters,
             retry: self.retry,
             source: self.source.clone(),
         };
+        let follower = Follower { since: self.source.now() - replay, emitters: subscription.emitters(), recipient };
         let stop = CancellationToken::new();
         let (stopped, logs) = (stop.clone(), self.logs.subscribe());
         let task = tokio::spawn(async move {
@@ -148,7 +150,7 @@ impl EmbeddedBus {
 
 #[async_trait]
 impl Bus for EmbeddedBus {
-    async fn publish(&self, events: &[Envelope]) -> Result<(), Error> {
+    async fn publish(&self, events: &[Envelope]) -> Result<Vec<Receipt>, Error> {
         let mut keys = BTreeMap::<_, Vec<_>>::new();
         for event in events {
             keys.entry((&event.source, &event.key)).or_default().push(event);
@@ -159,7 +161,12 @@ impl Bus for EmbeddedBus {
             }
         }))
         .await;
-        Ok(())
+        Ok(Vec::new())
+    }
+
+    /// Receipts are another bus's, from before the service came to this one: what is known only there is delivered here.
+    async fn resume(&self, _service: &str, newest: &[Receipt]) -> Result<Vec<Receipt>, Error> {
+        Ok(newest.iter().map(|receipt| Receipt { number: 0, ..*receipt }).collect())
     }
 
     async fn subscribe(
@@ -168,15 +175,12 @@ impl Bus for EmbeddedBus {
         handler: Arc<dyn Handler>,
         dead_letters: DeadLetters,
     ) -> Result<Running, Error> {
+        count_from_zero(subscription.consumer);
         match subscription.delivery {
             Delivery::Work => self.take_seat(&subscription, handler, dead_letters),
             Delivery::Broadcast { replay } => Ok(self.listen(&subscription, replay, handler, dead_letters)),
         }
     }
-}
-
-fn wants(topics: &[&str], event: &Envelope) -> bool {
-    topics.contains(&event.topic.as_str())
 }
 
 /// A work consumer, which may be away for a while.
@@ -301,13 +305,9 @@ struct Listener {
 
 /// A broadcast subscription.
 struct Follower {
-    consumer: &'static str,
-    topics: &'static [&'static str],
     since: Timestamp,
-    handler: Arc<dyn Handler>,
-    dead_letters: DeadLetters,
-    retry: Retry,
-    source: Source,
+    emitters: Vec<&'static str>,
+    recipient: Recipient,
 }
 
 impl Follower {
@@ -318,12 +318,9 @@ impl Follower {
         caught_up: watch::Sender<bool>,
         mut events: mpsc::Receiver<Envelope>,
     ) {
-        let mut emitters: Vec<_> = self.topics.iter().filter_map(|topic| topic.split('.').next()).collect();
-        emitters.sort_unstable();
-        emitters.dedup();
-        for emitter in emitters {
+        for emitter in &self.emitters {
             let mut logs = logs.clone();
-            let Ok(db) = logs.wait_for(|logs| logs.contains_key(emitter)).await.map(|logs| logs[emitter].clone())
+            let Ok(db) = logs.wait_for(|logs| logs.contains_key(*emitter)).await.map(|logs| logs[*emitter].clone())
             else {
                 return;
             };
@@ -331,41 +328,24 @@ impl Follower {
         }
         caught_up.send_replace(true);
         while let Some(event) = events.recv().await {
-            self.handle(&event).await;
+            self.recipient.handle(&event).await;
         }
     }
 
     async fn catch_up(&self, db: &Db) {
         let mut position = Position::default();
         loop {
-            match outbox::log(db, self.topics, self.since, position, REPLAY_BATCH).await {
+            match outbox::log(db, self.recipient.topics, self.since, position, REPLAY_BATCH).await {
                 Ok(Some((last, events))) => {
                     for event in &events {
-                        self.handle(event).await;
+                        self.recipient.handle(event).await;
                     }
                     position = last;
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(consumer = self.consumer, error = %error, "Could not read an outbox for a replay; trying again");
+                    tracing::warn!(consumer = self.recipient.consumer, error = %error, "Could not read an outbox for a replay; trying again");
                     tokio::time::sleep(DATABASE_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    async fn handle(&self, event: &Envelope) {
-        for failures in 1.. {
-            match attempt(self.consumer, self.handler.as_ref(), event).await {
-                Ok(()) => return,
-                Err(Failure::Retry(_)) if failures < self.retry.attempts => {
-                    tokio::time::sleep(self.retry.pause_after(failures, &self.source)).await;
-                }
-                Err(Failure::Retry(reason) | Failure::Reject(reason)) => {
-                    if let Err(error) = self.dead_letters.keep(self.consumer, event, &reason, failures).await {
-                        tracing::error!(consumer = self.consumer, event.id = %event.id, error = %error, "Could not keep a dead letter");
-                    }
-                    return;
                 }
             }
         }

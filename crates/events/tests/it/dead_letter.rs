@@ -5,8 +5,8 @@ use contracts::auth::v1::UserUpdated;
 use contracts::common::v1::dead_letter_service_server::DeadLetterService as _;
 use contracts::common::v1::{DeadLetterServiceListRequest, DeadLetterServiceReplayRequest};
 use events::{
-    Bus as _, DeadLetterRpc, DeadLetters, Delivery, EmbeddedBus, Envelope, Error, Failure, Handler, MIGRATIONS,
-    Subscription, async_trait,
+    Bus as _, DeadLetterRpc, DeadLetters, Delivery, EmbeddedBus, Envelope, Failure, Handler, MIGRATIONS, Subscription,
+    async_trait,
 };
 use ids::Source;
 use status::{Problem, Reason};
@@ -92,17 +92,5 @@ store::on_both! {
         for running in running {
             running.stop().await;
         }
-    }
-
-    async fn a_consumer_has_one_subscription_and_a_place_for_its_dead_letters(db: Db) {
-        let bus = EmbeddedBus::new(Source::system());
-        let dead_letters = DeadLetters::new(db.clone(), Source::system());
-        let nowhere = bus.subscribe(subscription("content.test"), Arc::new(Refuses), DeadLetters::log_only()).await;
-        assert!(matches!(nowhere, Err(Error::NoDeadLetters("content.test"))), "{nowhere:?}");
-        let running = bus.subscribe(subscription("content.test"), Arc::new(Refuses), dead_letters.clone()).await.unwrap();
-        let second = bus.subscribe(subscription("content.test"), Arc::new(Refuses), dead_letters.clone()).await;
-        assert!(matches!(second, Err(Error::Taken("content.test"))), "{second:?}");
-        running.stop().await;
-        bus.subscribe(subscription("content.test"), Arc::new(Refuses), dead_letters).await.expect("the place is free again");
     }
 }

@@ -2,4 +2,5 @@
 
 mod dead_letter;
 mod embedded;
+mod redis;
 mod relay;

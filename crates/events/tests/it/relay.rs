@@ -3,10 +3,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use contracts::Event as _;
 use contracts::auth::v1::{TokenRevoked, UserUpdated};
 use events::{
-    Bus, DeadLetters, Envelope, Error, Handler, Inbox, Lease, MAX_PAYLOAD, MIGRATIONS, Outbox, Relay, Running,
-    Subscription, async_trait,
+    Bus, DeadLetters, Delivery, EmbeddedBus, Envelope, Error, Failure, Handler, Inbox, Lease, MAX_PAYLOAD, MIGRATIONS,
+    Outbox, Receipt, Relay, Running, Subscription, async_trait,
 };
 use ids::{EventId, Source};
 use store::testing::{Backend, database};
@@ -23,7 +24,7 @@ struct CountingBus {
 
 #[async_trait]
 impl Bus for CountingBus {
-    async fn publish(&self, events: &[Envelope]) -> Result<(), Error> {
+    async fn publish(&self, events: &[Envelope]) -> Result<Vec<Receipt>, Error> {
         if self.refuses.swap(false, Ordering::SeqCst) {
             return Err(Error::Taken("away"));
         }
@@ -32,7 +33,7 @@ impl Bus for CountingBus {
                 *published.entry(event.id).or_default() += 1;
             }
         });
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn subscribe(&self, _: Subscription, _: Arc<dyn Handler>, _: DeadLetters) -> Result<Running, Error> {
@@ -71,8 +72,57 @@ async fn settled(db: &Db) {
     tokio::time::timeout(Duration::from_secs(30), settled).await.expect("every event is published");
 }
 
+/// Gives receipts, and keeps nothing of what it takes.
+struct Forgetful;
+
+#[async_trait]
+impl Bus for Forgetful {
+    async fn publish(&self, _: &[Envelope]) -> Result<Vec<Receipt>, Error> {
+        Ok(vec![Receipt { stream: 1, number: 7 }])
+    }
+
+    async fn subscribe(&self, _: Subscription, _: Arc<dyn Handler>, _: DeadLetters) -> Result<Running, Error> {
+        unreachable!("nobody subscribes to it")
+    }
+}
+
+/// Tells which events came.
+struct Collects(watch::Sender<Vec<EventId>>);
+
+#[async_trait]
+impl Handler for Collects {
+    async fn handle(&self, event: &Envelope) -> Result<(), Failure> {
+        self.0.send_modify(|came| came.push(event.id));
+        Ok(())
+    }
+}
+
 store::on_both! {
     migrations: &[&MIGRATIONS];
+
+    async fn what_only_an_earlier_bus_has_is_delivered_by_the_embedded_one(db: Db) {
+        let id = emit(&db, "key").await;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(Relay::new(db.clone(), "auth", Arc::new(Forgetful), Source::system()).run(stop.clone()));
+        settled(&db).await;
+        stop.cancel();
+        task.await.unwrap();
+
+        let bus = Arc::new(EmbeddedBus::new(Source::system()));
+        let collects = Arc::new(Collects(watch::Sender::default()));
+        let subscription = Subscription { consumer: "content.test", topics: &[UserUpdated::TOPIC], delivery: Delivery::Work };
+        let dead_letters = DeadLetters::new(db.clone(), Source::system());
+        let running = bus.subscribe(subscription, Arc::clone(&collects) as _, dead_letters).await.unwrap();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(Relay::new(db.clone(), "auth", bus, Source::system()).run(stop.clone()));
+        let mut came = collects.0.subscribe();
+        let arrived = tokio::time::timeout(Duration::from_secs(30), came.wait_for(|came| !came.is_empty())).await;
+        assert_eq!(*arrived.expect("it arrives").unwrap(), [id]);
+        settled(&db).await;
+        stop.cancel();
+        task.await.unwrap();
+        running.stop().await;
+    }
 
     async fn two_relays_on_one_database_publish_each_event_once_and_one_takes_over_from_the_other(db: Db) {
         let bus = Arc::new(CountingBus::default());

@@ -96,14 +96,21 @@ pub(crate) fn stamp(path: &str, headers: &mut HeaderMap) -> Result<Option<Instan
     let stated = stated(headers)?.map(|timeout| Instant::now() + timeout);
     let default = (!is_streaming(path)).then(|| Instant::now() + DEFAULT);
     let earliest = [stated, current()].into_iter().flatten().min().or(default);
-    let Some(deadline) = earliest else { return Ok(None) };
+    if let Some(deadline) = earliest {
+        restamp(deadline, headers)?;
+    }
+    Ok(earliest)
+}
+
+/// Writes what is left until `deadline`.
+pub(crate) fn restamp(deadline: Instant, headers: &mut HeaderMap) -> Result<(), Problem> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(Problem::new(Reason::DeadlineExceeded));
     }
     let header = HeaderValue::try_from(format(left)).expect("digits and a letter");
     headers.insert(HEADER, header);
-    Ok(Some(deadline))
+    Ok(())
 }
 
 /// Resolves when the time is over.
@@ -118,7 +125,7 @@ fn stated(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     timeout.map(Some).ok_or_else(|| Problem::new(Reason::MalformedRequest).message("grpc-timeout is not a time"))
 }
 
-fn is_streaming(path: &str) -> bool {
+pub(crate) fn is_streaming(path: &str) -> bool {
     contracts::method(path).is_some_and(|method| method.client_streaming || method.server_streaming)
 }
 

@@ -1,4 +1,4 @@
-//! Remembers a request's body while it is sent, so that a request which no server has looked at can be sent again.
+//! Remembers a request's body while it is sent, so that the request can be sent again.
 
 use std::{
     pin::Pin,
@@ -48,6 +48,11 @@ impl Replay {
         Self(Arc::new(Mutex::new(state)))
     }
 
+    /// Whether the body can be sent again.
+    pub(crate) fn is_kept(&self) -> bool {
+        lock(&self.0).parts.is_some()
+    }
+
     /// The whole body from its beginning; `None` when it is not remembered any more.
     pub(crate) fn attempt(&self) -> Option<Attempt> {
         let mut state = lock(&self.0);
@@ -89,9 +94,17 @@ impl Body for Attempt {
         if state.ended {
             return Poll::Ready(None);
         }
-        let Some(frame) = ready!(Pin::new(&mut state.body).poll_frame(cx)?) else {
-            state.ended = true;
-            return Poll::Ready(None);
+        let frame = match ready!(Pin::new(&mut state.body).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                // The caller has broken off: there is nothing whole to send.
+                state.parts = None;
+                return Poll::Ready(Some(Err(error)));
+            }
+            None => {
+                state.ended = true;
+                return Poll::Ready(None);
+            }
         };
         let Some(part) = Part::of(frame) else { return Poll::Ready(None) };
         state.remember(&part);
@@ -174,6 +187,14 @@ mod tests {
         let replay = Replay::new(body(long.clone()));
         assert_eq!(read(replay.attempt().unwrap()), long.concat());
         assert!(replay.attempt().is_none());
+    }
+
+    #[test]
+    fn a_body_that_its_caller_broke_off_is_not_sent_again() {
+        let frames = [Ok(Frame::data(Bytes::from_static(b"half"))), Err(Status::cancelled("gone"))];
+        let replay = Replay::new(tonic::body::Body::new(StreamBody::new(stream::iter(frames))));
+        assert!(replay.attempt().unwrap().collect().now_or_never().unwrap().is_err());
+        assert!(!replay.is_kept());
     }
 
     #[test]

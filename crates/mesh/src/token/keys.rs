@@ -1,4 +1,11 @@
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
@@ -35,6 +42,12 @@ pub trait Keys: Send + Sync + 'static {
     /// Looks for new keys, because a token names one that is not known. Anybody can cause this, so the implementation
     /// bounds how often it does anything.
     fn refresh(&self) -> BoxFuture<'_, ()>;
+
+    /// Whether a key that is not found is none. Where there are no keys yet, or no news of them, nobody can say that a token
+    /// is bad: its bearer must be told to come back, and not to log in again.
+    fn is_current(&self) -> bool {
+        true
+    }
 }
 
 /// A fixed set of RSA keys.
@@ -90,6 +103,8 @@ pub struct RemoteKeys {
     auth: Channel,
     keys: ArcSwap<KeySet>,
     present: watch::Sender<bool>,
+    /// Whether the last fetch succeeded.
+    current: AtomicBool,
     last: Mutex<Option<Instant>>,
 }
 
@@ -111,7 +126,13 @@ enum FetchError {
 impl RemoteKeys {
     /// Keys from the end of this channel. There are none until [`Self::run`] has fetched them.
     pub fn new(auth: Channel) -> Arc<Self> {
-        Arc::new(Self { auth, keys: ArcSwap::default(), present: watch::Sender::new(false), last: Mutex::default() })
+        Arc::new(Self {
+            auth,
+            keys: ArcSwap::default(),
+            present: watch::Sender::new(false),
+            current: AtomicBool::new(false),
+            last: Mutex::default(),
+        })
     }
 
     /// Fetches until there is a set, and then every 60 s, until `drain`.
@@ -140,7 +161,9 @@ impl RemoteKeys {
     }
 
     async fn fetch_and_keep(&self) {
-        match self.fetch().await {
+        let fetched = self.fetch().await;
+        let current = fetched.is_ok();
+        match fetched {
             Ok(keys) => {
                 self.keys.store(Arc::new(keys));
                 self.present.send_replace(true);
@@ -150,6 +173,7 @@ impl RemoteKeys {
                 "The signing keys could not be fetched; the last set is kept"
             ),
         }
+        self.current.store(current, Ordering::Relaxed);
     }
 
     async fn fetch(&self) -> Result<KeySet, FetchError> {
@@ -182,5 +206,9 @@ impl Keys for RemoteKeys {
             *last = Some(Instant::now());
             self.fetch_and_keep().await;
         })
+    }
+
+    fn is_current(&self) -> bool {
+        self.current.load(Ordering::Relaxed)
     }
 }

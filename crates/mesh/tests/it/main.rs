@@ -4,6 +4,8 @@
 mod authorize;
 mod deadline;
 mod drain;
+mod metrics;
+mod replicas;
 mod rotation;
 mod services;
 mod tls;

@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -87,6 +87,78 @@ impl TagService for Tags {
 
     async fn rename_tag(&self, request: Request<v1::RenameTagRequest>) -> Result<Response<v1::Tag>, Status> {
         Caller::of(&request)?.user()?;
+        Ok(Response::new(v1::Tag::default()))
+    }
+
+    async fn merge_tags(&self, _: Request<v1::MergeTagsRequest>) -> Result<Response<v1::Tag>, Status> {
+        Ok(Response::new(v1::Tag::default()))
+    }
+}
+
+/// What a replica does with a call.
+#[derive(Clone)]
+pub enum Behaviour {
+    Serves,
+    /// Answers after so long.
+    Takes(Duration),
+    /// Answers nothing but this.
+    Refuses(Status),
+    /// Serves two calls of three.
+    Stumbles(Status),
+}
+
+/// One of several that serve content's tags, as the test wishes.
+#[derive(Clone)]
+pub struct Replica {
+    behaviour: Arc<Mutex<Behaviour>>,
+    calls: Arc<AtomicUsize>,
+    renamed: Arc<Mutex<Vec<String>>>,
+}
+
+impl Replica {
+    pub fn new(behaviour: Behaviour) -> Self {
+        Self { behaviour: Arc::new(Mutex::new(behaviour)), calls: Arc::default(), renamed: Arc::default() }
+    }
+
+    pub fn behave(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
+    }
+
+    /// How many calls it has got.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// The names of the tags that it has renamed, each as often as it has.
+    pub fn renamed(&self) -> Vec<String> {
+        self.renamed.lock().unwrap().clone()
+    }
+
+    async fn handle(&self) -> Result<(), Status> {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        let behaviour = self.behaviour.lock().unwrap().clone();
+        match behaviour {
+            Behaviour::Refuses(status) => Err(status),
+            Behaviour::Stumbles(status) if call.is_multiple_of(3) => Err(status),
+            Behaviour::Takes(time) => {
+                tokio::time::sleep(time).await;
+                Ok(())
+            }
+            Behaviour::Serves | Behaviour::Stumbles(_) => Ok(()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl TagService for Replica {
+    async fn list_tags(&self, _: Request<v1::ListTagsRequest>) -> Result<Response<v1::ListTagsResponse>, Status> {
+        self.handle().await?;
+        Ok(Response::new(v1::ListTagsResponse::default()))
+    }
+
+    async fn rename_tag(&self, request: Request<v1::RenameTagRequest>) -> Result<Response<v1::Tag>, Status> {
+        self.handle().await?;
+        self.renamed.lock().unwrap().push(request.into_inner().tag.unwrap().name);
         Ok(Response::new(v1::Tag::default()))
     }
 

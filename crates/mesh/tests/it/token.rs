@@ -222,6 +222,19 @@ async fn keys_are_fetched_over_the_mesh_kept_through_an_outage_and_refetched_wit
     soon(task).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_token_is_not_called_bad_by_who_has_no_keys_yet() {
+    let world = World::start().await;
+    let auth = world.serve("auth", |server| server).await;
+    let keys = RemoteKeys::new(world.channel("content", "auth", &auth).await);
+    let verifier = Verifier::new(keys, ISSUER.into(), "guildhall".into(), world.source.clone());
+    let problem = verifier.verify(&world.token(|_| {})).await.err().unwrap();
+    assert_eq!(problem.reason(), Reason::Unavailable);
+    assert_eq!(problem.retry_delay(), Some(Duration::from_secs(1)));
+    let unknown = sign(&changed(|header| header.kid = Some("unknown".into())), &world.claims());
+    assert_eq!(refused(&world, &unknown).await, Reason::TokenInvalid, "who has keys knows");
+}
+
 #[test]
 fn a_key_set_takes_rsa_signing_keys_and_refuses_a_document_without_one() {
     let mut document: serde_json::Value = serde_json::from_slice(&KEY.jwks("good")).unwrap();

@@ -66,10 +66,15 @@ impl World {
 
     /// Serves as `workload` whatever `build` adds.
     pub async fn serve(&self, workload: &str, build: impl FnOnce(Server) -> Server) -> Running {
+        self.serve_at(([127, 0, 0, 1], 0).into(), workload, build).await
+    }
+
+    /// Serves at an address of which the last server has gone.
+    pub async fn serve_at(&self, address: SocketAddr, workload: &str, build: impl FnOnce(Server) -> Server) -> Running {
         let identity = self.identity(workload).await;
         let authorizer = Authorizer::new(identity.workload(), self.verifier.clone(), self.source.clone());
         let server = build(Server::new(identity, authorizer));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let (drain, kill) = (CancellationToken::new(), CancellationToken::new());
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(server.serve(listener, drain.clone(), kill.clone()));

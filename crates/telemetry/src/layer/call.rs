@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use tracing::{Span, field};
 
 use super::Route;
+use crate::trace;
 
 /// The end of the call at which it is observed.
 #[derive(Debug, Clone)]
@@ -95,21 +96,30 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        let elapsed = self.started.elapsed();
         self.in_flight.decrement(1.0);
         let mut labels = self.side.labels();
         labels.push(self.protocol.method_label());
         match &self.protocol {
-            Protocol::Grpc { code, .. } => {
+            Protocol::Grpc { method, code, .. } => {
                 // Without a status somebody went away before the end.
                 let code = code.unwrap_or(Code::Cancelled);
-                self.span.record("rpc.response.status_code", field::debug(code));
+                let name = code_name(code);
+                self.span.record("rpc.response.status_code", name);
                 if is_failure(code) {
                     self.span.record("otel.status_code", "ERROR");
                 }
-                labels.push(Label::new("code", code_name(code)));
+                labels.push(Label::new("code", name));
+                if matches!(self.side, Side::Server { .. }) {
+                    let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+                    self.span.in_scope(
+                        || tracing::debug!(target: "access", status = name, duration_ms, "{method} answered {name}"),
+                    );
+                }
             }
-            Protocol::Http { route, status, .. } => {
+            Protocol::Http { method, route, status } => {
                 self.span.record("http.route", &**route);
+                trace::rename(&self.span, || format!("{method} {route}"));
                 if let Some(status) = status {
                     self.span.record("http.response.status_code", status);
                 }
@@ -121,7 +131,7 @@ impl Drop for Call {
                     .push(Label::new("status", status.map_or_else(|| "none".to_owned(), |status| status.to_string())));
             }
         }
-        metrics::histogram!(self.protocol.metric(&self.side, "seconds"), labels).record(self.started.elapsed());
+        metrics::histogram!(self.protocol.metric(&self.side, "seconds"), labels).record(elapsed);
     }
 }
 
@@ -167,9 +177,11 @@ impl Side {
         }
     }
 
-    fn service(&self) -> &str {
+    /// The other side, where it is known.
+    fn peer(&self) -> Option<&str> {
         match self {
-            Self::Server { service } | Self::Client { service, .. } => service,
+            Self::Server { .. } => None,
+            Self::Client { server, .. } => Some(server),
         }
     }
 }
@@ -193,7 +205,7 @@ impl Protocol {
                 otel.name = method.trim_start_matches('/'),
                 otel.kind = side.kind(),
                 otel.status_code = field::Empty,
-                service = side.service(),
+                service.peer.name = side.peer(),
                 rpc.system.name = "grpc",
                 rpc.method = method.trim_start_matches('/'),
                 rpc.response.status_code = field::Empty,
@@ -203,7 +215,7 @@ impl Protocol {
                 otel.name = method,
                 otel.kind = side.kind(),
                 otel.status_code = field::Empty,
-                service = side.service(),
+                service.peer.name = side.peer(),
                 http.request.method = method,
                 http.route = field::Empty,
                 http.response.status_code = field::Empty,

@@ -6,9 +6,11 @@ use contracts::auth::v1::{
     LoginRequest, LoginResponse, RegisterRequest, RequestPasswordResetRequest, ResetPasswordRequest, VerifyEmailRequest,
 };
 use ids::{Timestamp, UserId};
+use limit::{Claim, Refused};
 use status::{Problem, Reason};
 use store::Tx;
 use tonic::Request;
+use tracing::Instrument as _;
 
 use super::client_address;
 use crate::{
@@ -31,8 +33,7 @@ pub(super) async fn register(auth: &Auth, request: Request<RegisterRequest>) -> 
     let RegisterRequest { email, password, display_name: name } = request.into_inner();
     let email = Email::parse(&email)?;
     let password = Password::chosen(password)?;
-    let subjects = subjects(email.key(), address);
-    auth.attempts.take(&auth.limits.claims(Action::Mail, &subjects)).await?;
+    attempt(auth, &auth.attempts.claims(Action::Mail, &subjects(email.key(), address))).await?;
 
     let hash = auth.hasher.hash(Arc::new(password)).await?;
     let now = auth.source.now();
@@ -68,7 +69,7 @@ pub(super) async fn request_password_reset(
 ) -> Result<(), Problem> {
     let address = client_address(&request);
     let email = Email::parse(&request.into_inner().email)?;
-    auth.attempts.take(&auth.limits.claims(Action::Mail, &subjects(email.key(), address))).await?;
+    attempt(auth, &auth.attempts.claims(Action::Mail, &subjects(email.key(), address))).await?;
     let mut tx = auth.db.begin().await?;
     auth.ask_for_mail(&mut tx, Kind::ResetPassword, email.key()).await?;
     Ok(tx.commit().await?)
@@ -90,8 +91,8 @@ pub(super) async fn reset_password(auth: &Auth, request: Request<ResetPasswordRe
     tables::session::end_all(&mut tx, user, now).await?;
     auth.announcer.revoked(&mut tx, &account, None, now).await?;
     tx.commit().await?;
-    let guesses = auth.limits.claims(Action::LogIn, &[Subject::account(account.email.key())]);
-    auth.attempts.restore(&guesses).await;
+    let guesses = auth.attempts.claims(Action::LogIn, &[Subject::account(account.email.key())]);
+    auth.limits.restore(&guesses).await;
     Ok(())
 }
 
@@ -106,13 +107,13 @@ pub(super) async fn login(auth: &Auth, request: Request<LoginRequest>) -> Result
         .to_owned();
     let LoginRequest { email, password } = request.into_inner();
     let email_key = Email::key_of(&email);
-    let claims = auth.limits.claims(Action::LogIn, &subjects(&email_key, address));
+    let claims = auth.attempts.claims(Action::LogIn, &subjects(&email_key, address));
 
-    auth.attempts.take(&claims).await?;
+    attempt(auth, &claims).await?;
     let outcome = log_in(auth, &email_key, Password::presented(password), &user_agent).await;
     let guessed_wrong = matches!(&outcome, Err(problem) if problem.reason() == Reason::CredentialsInvalid);
     if !guessed_wrong {
-        auth.attempts.give_back(&claims).await;
+        auth.limits.give_back(&claims).await;
     }
     outcome
 }
@@ -129,7 +130,8 @@ async fn log_in(auth: &Auth, email_key: &str, password: Password, user_agent: &s
     };
     let answer = open_session(auth, &account, user_agent).await?;
     if outdated {
-        tokio::spawn(rehash(auth.hasher.clone(), auth.db.clone(), account.id, account.password, password));
+        let rehash = rehash(auth.hasher.clone(), auth.db.clone(), account.id, account.password, password);
+        tokio::spawn(rehash.in_current_span());
     }
     Ok(answer)
 }
@@ -174,6 +176,12 @@ async fn rehash(hasher: crate::password::Hasher, db: store::Db, user: UserId, ol
     if let Err(problem) = outcome {
         tracing::warn!(user.id = %user, error = problem.text(), "A password keeps its old hash for now");
     }
+}
+
+/// Takes an attempt from each allowance. It counts from its beginning, so that concurrent guesses do not outrun the limit.
+async fn attempt(auth: &Auth, claims: &[Claim]) -> Result<(), Problem> {
+    let exhausted = |refused: Refused| Problem::new(Reason::TooManyAttempts).retry_after(refused.retry_after);
+    auth.limits.take(claims).await.map(drop).map_err(exhausted)
 }
 
 fn subjects(email: &str, address: Option<std::net::IpAddr>) -> Vec<Subject> {

@@ -102,3 +102,14 @@ async fn of_uses_of_a_code_at_once_at_all_of_them_one_counts() {
         replica.login(ADA, &format!("the password {}", winners[0])).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn they_count_failed_log_ins_together() {
+    let (_world, replicas) = replicas(2).await;
+    for number in 0..10 {
+        assert_refused(replicas[number % 2].login(ADA, "wrong password").await, Reason::CredentialsInvalid);
+    }
+    for replica in &replicas {
+        assert_refused(replica.login(ADA, PASSWORD).await, Reason::TooManyAttempts);
+    }
+}

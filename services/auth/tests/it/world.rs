@@ -6,7 +6,7 @@ use std::{
 };
 
 use auth::FirstAdmin;
-use chassis::{Bound, config::Overrides};
+use chassis::{Bound, Platform, config::Overrides};
 use contracts::auth::v1::{
     GetMeRequest, LoginRequest, LoginResponse, RegisterRequest, User, VerifyEmailRequest,
     account_service_client::AccountServiceClient, token_service_client::TokenServiceClient,
@@ -15,6 +15,7 @@ use events::{DeadLetters, Delivery, Envelope, Failure, Handler, Running, Subscri
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use ids::ManualClock;
+use limit::{InProcess, OnRedis};
 use mesh::Channel;
 use serde_json::Value;
 use status::{Problem, Reason};
@@ -116,11 +117,18 @@ impl World {
         Self { first_admin, service, edge, ..self }
     }
 
-    /// So many replicas of the service that start at once on a new database, and channels to them.
+    /// So many replicas of the service that start at once on a new database and one Redis, and channels to them.
     pub(crate) async fn replicas(&self, count: usize) -> Vec<Replica> {
         let database = store::testing::database(Backend::Postgres, &[]).await;
         let settings = usual_settings(&database, &self.mail);
-        let bounds = futures_util::future::join_all((0..count).map(|_| build(&self.mesh, &settings))).await;
+        let keyspace = keyspace::testing::keyspace();
+        let bounds = futures_util::future::join_all((0..count).map(|_| async {
+            let alone = self.mesh.platform("auth").await;
+            let here = InProcess::new(limit::CAPACITY, alone.source.clone());
+            let limits = OnRedis::new(keyspace.clone(), &alone.key.derive("limits"), here).patience(PATIENCE);
+            build(Platform { limits: Arc::new(limits), keyspace: Some(keyspace.clone()), ..alone }, &settings).await
+        }))
+        .await;
         let services = futures_util::future::join_all(bounds.into_iter().map(|(bound, _)| async {
             let address = bound.address();
             (self.mesh.serve(bound).await, address)
@@ -298,14 +306,14 @@ fn usual_settings(database: &TestDb, mail: &TempDir) -> Overrides {
 }
 
 async fn serve(mesh: &Mesh, settings: Overrides) -> (Service, Option<(String, String)>) {
-    let (bound, first_admin) = build(mesh, &settings).await;
+    let (bound, first_admin) = build(mesh.platform("auth").await, &settings).await;
     let first_admin = first_admin.map(|admin| (admin.email.clone(), admin.password().to_owned()));
     (mesh.serve(bound).await, first_admin)
 }
 
-async fn build(mesh: &Mesh, settings: &Overrides) -> (Bound, Option<FirstAdmin>) {
+async fn build(platform: Platform, settings: &Overrides) -> (Bound, Option<FirstAdmin>) {
     let config = chassis::config::load(auth::DEFAULTS, "auth", None, settings).unwrap();
-    auth::build(config, mesh.platform("auth").await).await.unwrap()
+    auth::build(config, platform).await.unwrap()
 }
 
 pub(crate) fn registration(email: &str) -> RegisterRequest {

@@ -1,10 +1,12 @@
 //! `guildhall.content.v1.FeedService`.
 
+use std::fmt::{self, Display};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cache::{Cache, Settings};
 use contracts::google::api::HttpBody;
+use keyspace::Keyspace;
 use proto::feed_service_server::FeedService;
 use tonic::{Request, Response, Status};
 
@@ -13,8 +15,12 @@ use crate::error::Result;
 use crate::feed::{self, Site};
 use crate::store as tables;
 
-/// How long a document is given out before it is made anew. Many readers ask at the same moment, on the hour.
+/// How long a document is given out before it is made anew. Many readers ask at the same moment, on the hour. What one replica has
+/// made, the others give out too where they share a Redis.
 const TTL: Duration = Duration::from_secs(5);
+
+/// How long Redis may take over a document before it is made here.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Bytes of Markdown and HTML that are read for a feed.
 const BUDGET: i64 = 8_000_000;
@@ -43,10 +49,25 @@ impl Document {
     }
 }
 
+impl Display for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Atom => "atom",
+            Self::Rss => "rss",
+            Self::Sitemap => "sitemap",
+        })
+    }
+}
+
 impl Feeds {
     /// Feeds of what is published, which lead to `site`.
-    pub fn new(content: Arc<Content>, site: Site) -> Self {
-        Self { content, site: Arc::new(site), documents: Cache::new("feeds", Settings { capacity: 3, ttl: TTL }) }
+    pub fn new(content: Arc<Content>, site: Site, keyspace: Option<Keyspace>) -> Self {
+        let documents = Cache::new("feeds", Settings { capacity: 3, ttl: TTL });
+        let documents = match keyspace {
+            Some(keyspace) => documents.shared(keyspace, content.source.clone(), PATIENCE),
+            None => documents,
+        };
+        Self { content, site: Arc::new(site), documents }
     }
 
     async fn document(&self, document: Document) -> Result<Response<HttpBody>, Status> {

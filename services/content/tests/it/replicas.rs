@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::Platform;
+use contracts::content::v1::feed_service_client::FeedServiceClient;
 use contracts::content::v1::post::State;
 use contracts::content::v1::post_service_client::PostServiceClient;
 use contracts::content::v1::{
-    GetPostRequest, GetPostStatisticsRequest, ListPostsRequest, Post, PublishPostRequest, RecordViewRequest,
+    GetAtomFeedRequest, GetPostRequest, GetPostStatisticsRequest, ListPostsRequest, Post, PublishPostRequest,
+    RecordViewRequest,
 };
 use events::{Bus, DeadLetters, Delivery, EmbeddedBus, Envelope, Handler, Running, Subscription};
 use ids::{Clock, Timestamp};
+use keyspace::redis;
 use mesh::Channel;
 use store::Db;
 use testkit::{Backend, Service};
@@ -26,7 +29,7 @@ struct Elsewhere {
 
 #[tonic::async_trait]
 impl Bus for Elsewhere {
-    async fn publish(&self, events: &[Envelope]) -> Result<(), events::Error> {
+    async fn publish(&self, events: &[Envelope]) -> Result<Vec<events::Receipt>, events::Error> {
         self.shared.publish(events).await
     }
 
@@ -155,6 +158,36 @@ async fn two_replicas_count_together_and_read_each_others_page_tokens() {
     service.stop().await.unwrap();
     assert_eq!(views().await, 40, "what is written at the end was written before");
     world.settle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas_give_out_the_same_feed_where_they_share_a_redis() {
+    let world = World::start(Backend::Postgres).await;
+    let keyspace = keyspace::testing::keyspace();
+    let replica = async || {
+        let platform = Platform { keyspace: Some(keyspace.clone()), ..platform(&world).await };
+        let bound = content::build(world.config(), platform).await.expect("a replica is built");
+        let service = world.mesh.serve(bound).await;
+        (service, FeedServiceClient::new(world.mesh.channel("edge-gateway", "content").await))
+    };
+    let feed = async |client: &FeedServiceClient<Channel>| {
+        let request = Request::new(GetAtomFeedRequest {});
+        String::from_utf8(client.clone().get_atom_feed(request).await.unwrap().into_inner().data.into()).unwrap()
+    };
+    let (_one, first) = replica().await;
+    let (_other, second) = replica().await;
+    let author = world.member("A");
+    world.published(&author, "Before", "").await;
+    // Longer than its five seconds, so that the machine's speed decides nothing.
+    let kept = async || {
+        feed(&first).await;
+        let key = keyspace.key("cache/feeds/atom", "value");
+        keyspace.run(redis::cmd("PEXPIRE").arg(key).arg(600_000)).await.unwrap()
+    };
+    eventually("the feed is in Redis", kept).await;
+    world.published(&author, "After", "").await;
+    let shown = feed(&second).await;
+    assert!(shown.contains("Before") && !shown.contains("After"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

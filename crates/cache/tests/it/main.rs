@@ -1,4 +1,6 @@
-//! The cache through its public surface.
+//! The cache through its public surface: what it does in a process alone, and with a second level on Redis.
+
+mod replicas;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -8,18 +10,54 @@ use std::time::Duration;
 
 use cache::{Cache, Settings};
 use futures_util::future::join_all;
+use ids::Source;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use tokio::sync::oneshot;
 
 const SETTINGS: Settings = Settings { capacity: 1000, ttl: Duration::from_hours(1) };
+
+/// Makes an empty cache.
+type Make = fn(Settings) -> Cache<u8, u32>;
+
+/// Writes a test for each case on one level and on two.
+macro_rules! on_each {
+    ($($case:ident),+) => { $(
+        mod $case {
+            #[tokio::test]
+            async fn in_process() {
+                super::$case(super::near).await;
+            }
+
+            #[tokio::test]
+            async fn on_redis() {
+                super::$case(super::far).await;
+            }
+        }
+    )+ };
+}
+
+on_each!(
+    callers_that_ask_at_the_same_time_share_one_load,
+    an_error_is_not_kept,
+    a_load_that_began_before_an_invalidation_is_not_used_after_it,
+    entries_end_with_their_time
+);
+
+fn near(settings: Settings) -> Cache<u8, u32> {
+    Cache::new("test", settings)
+}
+
+fn far(settings: Settings) -> Cache<u8, u32> {
+    near(settings).shared(keyspace::testing::keyspace(), Source::system(), Duration::from_secs(30))
+}
 
 async fn get(cache: &Cache<u8, u32>, key: u8, value: u32) -> u32 {
     cache.get_or_load(key, async { Ok::<_, Infallible>(value) }).await.unwrap()
 }
 
-#[tokio::test]
-async fn callers_that_ask_at_the_same_time_share_one_load() {
-    let cache = Cache::new("test", SETTINGS);
+async fn callers_that_ask_at_the_same_time_share_one_load(make: Make) {
+    let cache = make(SETTINGS);
     let loads = AtomicU32::new(0);
     let answers = join_all((0..32).map(|_| {
         cache.get_or_load(1_u8, async {
@@ -31,16 +69,14 @@ async fn callers_that_ask_at_the_same_time_share_one_load() {
     assert_eq!(loads.into_inner(), 1);
 }
 
-#[tokio::test]
-async fn an_error_is_not_kept() {
-    let cache = Cache::new("test", SETTINGS);
+async fn an_error_is_not_kept(make: Make) {
+    let cache = make(SETTINGS);
     assert_eq!(cache.get_or_load(1, async { Err("no") }).await, Err(Arc::new("no")));
     assert_eq!(get(&cache, 1, 2).await, 2);
 }
 
-#[tokio::test]
-async fn a_load_that_began_before_an_invalidation_is_not_used_after_it() {
-    let cache = Cache::new("test", SETTINGS);
+async fn a_load_that_began_before_an_invalidation_is_not_used_after_it(make: Make) {
+    let cache = make(SETTINGS);
     let (answer, waiting) = oneshot::channel::<u32>();
     let (started, is_started) = oneshot::channel();
     let loading = tokio::spawn({
@@ -54,16 +90,15 @@ async fn a_load_that_began_before_an_invalidation_is_not_used_after_it() {
         }
     });
     is_started.await.unwrap();
-    cache.invalidate(&1);
+    cache.invalidate(&1).await;
     assert_eq!(get(&cache, 1, 2).await, 2, "it does not wait for the old load");
     answer.send(1).unwrap();
     assert_eq!(loading.await.unwrap(), Ok(1));
     assert_eq!(get(&cache, 1, 3).await, 2, "the old load has not replaced the new value");
 }
 
-#[tokio::test]
-async fn entries_end_with_their_time() {
-    let cache = Cache::new("test", Settings { ttl: Duration::from_millis(20), ..SETTINGS });
+async fn entries_end_with_their_time(make: Make) {
+    let cache = make(Settings { ttl: Duration::from_millis(20), ..SETTINGS });
     assert_eq!(get(&cache, 1, 0).await, 0);
     let ended = async {
         while get(&cache, 1, 1).await == 0 {
@@ -73,30 +108,18 @@ async fn entries_end_with_their_time() {
     tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the entry ends");
 }
 
-#[tokio::test]
-async fn everything_is_forgotten_at_once() {
-    let cache = Cache::new("test", SETTINGS);
-    for key in 0..=u8::MAX {
-        get(&cache, key, 1).await;
-    }
-    cache.invalidate_all();
-    for key in 0..=u8::MAX {
-        assert_eq!(get(&cache, key, 2).await, 2);
-    }
-}
-
-proptest! {
-    /// An invalidation may forget more than it was asked to, so a value is the model's or the one just loaded; never an older one.
-    #[test]
-    fn no_history_shows_a_value_from_before_its_invalidation(steps in prop::collection::vec((0..4_u8, any::<bool>()), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+/// An invalidation may forget more than it was asked to, so a value is the model's or the one just loaded; never an older one.
+fn no_history_shows_a_value_from_before_its_invalidation(make: Make) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) });
+    let outcome = runner.run(&prop::collection::vec((0..4_u8, any::<bool>()), 1..60), |steps| {
         runtime.block_on(async {
-            let cache = Cache::new("test", SETTINGS);
+            let cache = make(SETTINGS);
             let mut model = HashMap::new();
             for (number, (key, invalidates)) in steps.into_iter().enumerate() {
                 let loaded = u32::try_from(number).unwrap();
                 if invalidates {
-                    cache.invalidate(&key);
+                    cache.invalidate(&key).await;
                     model.remove(&key);
                 } else {
                     let found = get(&cache, key, loaded).await;
@@ -105,6 +128,17 @@ proptest! {
                 }
             }
             Ok(())
-        })?;
-    }
+        })
+    });
+    outcome.unwrap();
+}
+
+#[test]
+fn no_history_in_process_shows_a_value_from_before_its_invalidation() {
+    no_history_shows_a_value_from_before_its_invalidation(near);
+}
+
+#[test]
+fn no_history_on_redis_shows_a_value_from_before_its_invalidation() {
+    no_history_shows_a_value_from_before_its_invalidation(far);
 }

@@ -1,22 +1,8 @@
-use telemetry::Telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Bound, Error};
-
 /// The exit status of a process that was told twice to end.
 const IMPATIENT: i32 = 130;
-
-/// Serves until SIGTERM or SIGINT and an orderly end; then sends the last spans and writes the last lines.
-pub async fn run(bound: Bound, telemetry: &Telemetry) -> Result<(), Error> {
-    let served = match drain_on_signal() {
-        Ok(drain) => bound.serve(drain).await,
-        Err(error) => Err(Error::Signals(error)),
-    };
-    let telemetry = telemetry.clone();
-    let _flushed = tokio::task::spawn_blocking(move || telemetry.shutdown()).await;
-    served
-}
 
 /// A token that SIGTERM or SIGINT cancels. A second signal ends the process at once.
 pub fn drain_on_signal() -> std::io::Result<CancellationToken> {

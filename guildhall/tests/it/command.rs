@@ -1,28 +1,18 @@
-//! The program as it is run.
-
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use guildhall::{Credential, DevFile};
 use tempfile::TempDir;
 
-fn guildhall(arguments: &[&str], data: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_guildhall"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GUILDHALL")) {
-        command.env_remove(name);
-    }
-    command.args(arguments).arg("--data-dir").arg(data).stdin(Stdio::null());
-    command
-}
+use crate::program::{complaint, program};
 
-/// What a command that fails says.
-fn complaint(command: &mut Command) -> String {
-    let Output { status, stderr, .. } = command.output().unwrap();
-    assert!(!status.success());
-    String::from_utf8(stderr).unwrap()
+fn guildhall(arguments: &[&str], data: &Path) -> Command {
+    let mut command = program(arguments);
+    command.arg("--data-dir").arg(data);
+    command
 }
 
 #[test]
@@ -79,4 +69,17 @@ fn the_password_of_the_dev_admin_goes_to_no_other_server() {
     assert!(elsewhere.accept().is_err(), "nobody called");
     let said = import("localhost:1/");
     assert!(said.contains("nothing answers at http://127.0.0.1:1"), "{said}");
+}
+
+#[test]
+fn a_master_key_is_made_once() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("master.key");
+    let path = file.to_str().unwrap();
+    assert!(program(&["key", path]).output().unwrap().status.success());
+    let key = fs::read(&file).unwrap();
+    assert!(chassis::MasterKey::from_file(&file).is_ok());
+    let said = complaint(&mut program(&["key", path]));
+    assert!(said.contains("no key was made"), "{said}");
+    assert_eq!(fs::read(&file).unwrap(), key);
 }

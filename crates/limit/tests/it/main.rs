@@ -1,0 +1,4 @@
+//! Limits through their public surface.
+
+mod in_process;
+mod on_redis;

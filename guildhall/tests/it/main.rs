@@ -1,0 +1,7 @@
+//! The program as it is run.
+
+mod agent;
+mod command;
+mod inspect;
+mod program;
+mod serve;
