@@ -73,12 +73,14 @@ impl From<RedisError> for Error {
             )
         };
         match error.kind() {
+            // The driver's own limit is the same as ours: either may come first.
+            _ if error.is_timeout() => Self::Timeout,
             ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => Self::Unavailable(error),
             ErrorKind::Server(kind) if passes(kind) => Self::Unavailable(error),
             ErrorKind::InvalidClientConfig => Self::Settings(error),
             // Inside a script the refusal is the script's, with the word somewhere in its text.
             _ if error.code() == Some("OOM") || error.to_string().contains("OOM ") => Self::Full(error),
-            _ if error.is_connection_dropped() || error.is_timeout() => Self::Unavailable(error),
+            _ if error.is_connection_dropped() => Self::Unavailable(error),
             _ => Self::Refused(error),
         }
     }

@@ -125,7 +125,7 @@ fn is_traced(metadata: &Metadata<'_>) -> bool {
 }
 
 /// A filter that is asked each time. One whose answer is kept per callsite is not, and then a span meets what the last question on
-/// this thread was answered: `tracing::enabled!`, as sqlx asks it before it logs, would take the spans after it out of their trace.
+/// this thread was answered: `log::log_enabled!`, as sqlx asks after each statement, would take the next span out of its trace.
 fn chosen<S>(choice: fn(&Metadata<'_>) -> bool) -> impl Filter<S> {
     dynamic_filter_fn(move |metadata, _| choice(metadata))
         .with_callsite_filter(move |metadata| if choice(metadata) { Interest::sometimes() } else { Interest::never() })

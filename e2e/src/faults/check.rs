@@ -127,9 +127,9 @@ impl Databases {
     /// The events of auth that a consumer of content has not taken.
     async fn without_effect(&mut self) -> Vec<(&'static str, Event)> {
         let taken: BTreeSet<(String, Uuid)> = rows!(self.content, (String, Uuid), TAKEN).into_iter().collect();
-        let takes = |topic: &str| CONSUMERS.into_iter().find(|(_, topics)| topics.contains(&topic));
+        let consumer_of = |topic: &str| CONSUMERS.into_iter().find(|(_, topics)| topics.contains(&topic));
         let events = rows!(self.auth, Event, EVENTS).into_iter();
-        let expected = events.filter_map(|event| Some((takes(&event.topic)?.0, event)));
+        let expected = events.filter_map(|event| Some((consumer_of(&event.topic)?.0, event)));
         expected.filter(|(consumer, event)| !taken.contains(&((*consumer).to_owned(), event.id))).collect()
     }
 
@@ -159,7 +159,7 @@ impl Databases {
         let titles = counted(posts.iter().map(|post| post.title.clone()));
         let edits = counted(versions.iter().map(|(post, text)| (post.to_string(), text.clone())));
         let numbers = counted(versions.iter().map(|(post, _)| *post));
-        let liked: BTreeSet<_> = likes.iter().map(|(post, user)| (post.to_string(), user.to_string())).collect();
+        let fans: BTreeSet<_> = likes.iter().map(|(post, user)| (post.to_string(), user.to_string())).collect();
         let likes = counted(likes.iter().map(|(post, _)| *post));
         let states: HashMap<_, _> = posts.iter().map(|post| (post.id.to_string(), post.state)).collect();
 
@@ -177,7 +177,7 @@ impl Databases {
                     findings.expect(state == Some(&PUBLISHED), || format!("{post} is in state {state:?}: {entry:?}"));
                 }
                 Write::Like { post } if is_acknowledged(entry) => {
-                    let there = liked.contains(&(post.clone(), entry.person.clone()));
+                    let there = fans.contains(&(post.clone(), entry.person.clone()));
                     findings.expect(there, || format!("the like is not there: {entry:?}"));
                 }
                 _ => {}

@@ -217,7 +217,7 @@ impl Writer {
             me.try_send().await.ok().filter(|answer| answer.status == 200)
         })
         .await;
-        self.person.id = me.json()["id"].as_str().expect("an id").to_owned();
+        me.json()["id"].as_str().expect("an id").clone_into(&mut self.person.id);
         self
     }
 

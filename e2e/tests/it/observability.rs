@@ -122,7 +122,11 @@ impl Trace {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }
 
 fn id(span: &Span) -> String {
@@ -314,8 +318,8 @@ async fn processes_of_their_own_make_one_trace_and_show_together_every_metric_of
     })
     .await;
     let (edge, client) = (cluster.edges().remove(0), reqwest::Client::new());
-    let log_in = json!({"email": cluster.admin().email, "password": cluster.admin().password});
-    let login: Value = ok(client.post(format!("{edge}/api/v1/auth/login")).json(&log_in)).await.json().await.unwrap();
+    let admin = json!({"email": cluster.admin().email, "password": cluster.admin().password});
+    let login: Value = ok(client.post(format!("{edge}/api/v1/auth/login")).json(&admin)).await.json().await.unwrap();
     let token = login["accessToken"].as_str().unwrap();
     let post = json!({"title": "Mine", "markdown": "text"});
     ok(client.post(format!("{edge}/api/v1/posts")).bearer_auth(token).json(&post)).await;

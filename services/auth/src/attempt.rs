@@ -170,6 +170,6 @@ mod tests {
         let allowance = Allowance { attempts: 3, window: 60 };
         assert_eq!(allowance.times(1), Rate::new(3, Duration::from_secs(20)));
         assert_eq!(allowance.times(10), Rate::new(30, Duration::from_secs(2)));
-        assert_eq!(allowance.times(0), Rate::new(1, Duration::from_secs(60)));
+        assert_eq!(allowance.times(0), Rate::new(1, Duration::from_mins(1)));
     }
 }

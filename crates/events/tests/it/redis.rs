@@ -526,15 +526,15 @@ async fn poison_is_a_dead_letter_before_it_is_acknowledged() {
         tx.commit().await.unwrap();
     };
     rename("dead_letter", "elsewhere").await;
-    let tried = Arc::new(AtomicUsize::new(0));
-    let tries = Arc::clone(&tried);
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&attempts);
     let rejects = before(move |event: Envelope| {
-        let tries = Arc::clone(&tries);
+        let counter = Arc::clone(&counter);
         async move {
             if event.version != 1 {
                 return Ok(());
             }
-            tries.fetch_add(1, Ordering::SeqCst);
+            counter.fetch_add(1, Ordering::SeqCst);
             Err(Failure::Reject("never".into()))
         }
     });
@@ -542,7 +542,7 @@ async fn poison_is_a_dead_letter_before_it_is_acknowledged() {
     let relay = world.relay();
     let poison = world.emit("key-0", 1).await;
     world.emit("key-0", 2).await;
-    until("it was tried", async || tried.load(Ordering::SeqCst) == 1).await;
+    until("it was tried", async || attempts.load(Ordering::SeqCst) == 1).await;
     world.settled().await;
     assert_eq!(world.pending(CONSUMER).await, 2);
     rename("elsewhere", "dead_letter").await;
@@ -551,7 +551,7 @@ async fn poison_is_a_dead_letter_before_it_is_acknowledged() {
     let letters = world.dead_letters().list(Some(CONSUMER), 10).await.unwrap();
     let [letter] = &letters[..] else { panic!("{letters:?}") };
     assert_eq!((letter.event.id, letter.reason.as_str(), letter.attempts), (poison, "never", 1));
-    assert_eq!(tried.load(Ordering::SeqCst), 1);
+    assert_eq!(attempts.load(Ordering::SeqCst), 1);
     relay.stop().await;
     replica.stop().await;
 }
@@ -771,14 +771,15 @@ async fn a_redis_whose_memory_is_full_gives_what_it_has_and_takes_the_rest_later
 async fn two_replicas_share_the_work_and_one_takes_over_from_one_that_is_killed() {
     let world = World::new().await;
     let seen = Arc::new(Mutex::new([BTreeSet::new(), BTreeSet::new()]));
-    let sees = |replica: usize| {
+    let watching = |replica: usize| {
         let seen = Arc::clone(&seen);
         before(move |event: Envelope| {
             seen.lock().unwrap_or_else(PoisonError::into_inner)[replica].insert((event.key, event.version));
             async { Ok(()) }
         })
     };
-    let (first, second) = (world.replica("content.test", sees(0)).await, world.replica("content.test", sees(1)).await);
+    let (first, second) =
+        (world.replica("content.test", watching(0)).await, world.replica("content.test", watching(1)).await);
     let relay = world.relay();
     let both_work = || seen.lock().unwrap_or_else(PoisonError::into_inner).iter().all(|seen| !seen.is_empty());
     let mut version = 0;
