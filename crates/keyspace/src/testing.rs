@@ -15,6 +15,9 @@ use crate::{Keyspace, Settings};
 /// Names a Redis server that tests share, each under a prefix of its own.
 pub const REDIS: &str = "GUILDHALL_TEST_REDIS";
 
+/// How long a server halts that halts for long: longer than any command waits, any lease lasts and any failover takes.
+pub const HALT: Duration = Duration::from_secs(30);
+
 /// How long a server may take to answer on a machine that is busy.
 const START: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
@@ -101,7 +104,7 @@ impl Server {
         }
     }
 
-    /// Halts it: connections stay, nobody answers.
+    /// Halts it: connections stay, nobody answers. [`HALT`] is long.
     pub async fn pause(&self) {
         self.signal("-STOP").await;
     }
@@ -109,6 +112,22 @@ impl Server {
     /// Lets it go on.
     pub async fn resume(&self) {
         self.signal("-CONT").await;
+    }
+
+    /// Makes it full: what needs memory is refused.
+    pub async fn fill(&self) {
+        self.limit_memory(1).await;
+    }
+
+    /// Gives it room again, after [`Server::fill`].
+    pub async fn make_room(&self) {
+        self.limit_memory(0).await;
+    }
+
+    async fn limit_memory(&self, bytes: u32) {
+        let mut limit = redis::cmd("CONFIG");
+        limit.arg("SET").arg("maxmemory").arg(bytes).arg("maxmemory-policy").arg("noeviction");
+        self.keyspace().run::<()>(&limit).await.expect("Redis answers");
     }
 
     async fn signal(&self, signal: &str) {

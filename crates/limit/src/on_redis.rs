@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, LazyLock, Weak,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,12 +14,14 @@ use keyspace::{
     Error, Keyspace,
     redis::{Script, cmd},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{Claim, InProcess, Key, Level, Limits, Refused, UNLIMITED, stricter};
 
 /// What Redis may add to a call before the call goes on without it.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// For how long each call tries anew while none is answered in time. Less is a busy machine, not a Redis that is away.
+const SILENCE: Duration = Duration::from_secs(1);
 /// How often Redis is asked whether it is back.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -40,6 +42,8 @@ struct Shared {
     secret: hmac::Key,
     here: InProcess,
     away: AtomicBool,
+    /// Since when no call was answered in time.
+    silent_since: Mutex<Option<Instant>>,
 }
 
 impl OnRedis {
@@ -49,8 +53,8 @@ impl OnRedis {
         metrics::gauge!("guildhall_limit_shared").set(1);
         metrics::counter!("guildhall_limit_unshared_total").increment(0);
         let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        let shared = Arc::new(Shared { keyspace, secret, here, away: AtomicBool::new(false) });
-        Self { shared, patience: PATIENCE }
+        let shared = Shared { keyspace, secret, here, away: AtomicBool::new(false), silent_since: Mutex::new(None) };
+        Self { shared: Arc::new(shared), patience: PATIENCE }
     }
 
     /// Waits so long for Redis: 50 ms unless this is called. Tests do, whose machine may be busy.
@@ -65,8 +69,15 @@ impl OnRedis {
         if self.shared.away.load(Ordering::Relaxed) {
             return None;
         }
-        let answer = timeout(self.patience, work).await.unwrap_or(Err(Error::Timeout));
-        answer.map_err(|error| self.shared.leave(&error)).ok()
+        match timeout(self.patience, work).await.unwrap_or(Err(Error::Timeout)) {
+            Ok(answer) => {
+                *self.shared.silent_since() = None;
+                return Some(answer);
+            }
+            Err(Error::Timeout) if self.shared.is_only_slow() => {}
+            Err(error) => self.shared.leave(&error),
+        }
+        None
     }
 }
 
@@ -138,6 +149,15 @@ impl Shared {
         self.keyspace.key(&format!("limit/{:032x}", u128::from_be_bytes(half)), "full-at")
     }
 
+    fn silent_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.silent_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody was answered in time a moment ago.
+    fn is_only_slow(&self) -> bool {
+        self.silent_since().get_or_insert_with(Instant::now).elapsed() < SILENCE
+    }
+
     /// Goes on without Redis until it takes writes again.
     fn leave(self: &Arc<Self>, error: &Error) {
         if self.away.swap(true, Ordering::Relaxed) {
@@ -157,6 +177,7 @@ async fn come_back(limits: Weak<Shared>) {
         // A full Redis answers, but has no room.
         let write = cmd("SET").arg(limits.keyspace.key("limit", "probe")).arg("").arg("PX").arg(1).to_owned();
         if limits.keyspace.run::<()>(&write).await.is_ok() {
+            *limits.silent_since() = None;
             limits.away.store(false, Ordering::Relaxed);
             tracing::info!("Redis is back: all processes count calls against the limits together");
             metrics::gauge!("guildhall_limit_shared").set(1);

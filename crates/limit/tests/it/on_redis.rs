@@ -6,7 +6,12 @@ use std::{
 };
 
 use ids::Source;
-use keyspace::{Keyspace, redis::Script, redis::cmd, testing::Server};
+use keyspace::{
+    Keyspace,
+    redis::Script,
+    redis::cmd,
+    testing::{HALT, Server},
+};
 use limit::{Claim, InProcess, Key, Limits, OnRedis, Rate, conformance};
 
 const SECRET: [u8; 32] = [7; 32];
@@ -87,19 +92,6 @@ async fn are_together(one: &OnRedis, other: &OnRedis) {
     tokio::time::timeout(SOON, together).await.expect("they share buckets again");
 }
 
-/// Writes until Redis takes no more, not even little.
-async fn fill(keyspace: &Keyspace) {
-    for length in [100_000, 1000, 1] {
-        let value = "x".repeat(length);
-        for number in 0.. {
-            let key = keyspace.key(&format!("filler/{length}"), &number.to_string());
-            if keyspace.run::<()>(cmd("SET").arg(key).arg(&value)).await.is_err() {
-                break;
-            }
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_cluster_several_buckets_are_taken_from_together_or_not_at_all() {
     let server = Server::start_cluster().await;
@@ -150,14 +142,16 @@ async fn while_redis_is_paused_calls_are_counted_here_and_soon_decided() {
     let began = Instant::now();
     assert_eq!(allowed(&one, claim("known", 10), 100).await, 6, "it goes on from what it has let through");
     assert_eq!(allowed(&one, claim("unknown", 10), 100).await, 10);
-    // 50 ms each would be ten seconds, and the keyspace's own limit a hundred.
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    // 50 ms each would be ten seconds, and the keyspace's own limit a hundred: after one second nobody waits.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     one.give_back(&[claim("unknown", 10)]).await;
     assert_eq!(allowed(&one, claim("unknown", 10), 2).await, 1);
     one.restore(&[claim("unknown", 10)]).await;
     assert_eq!(allowed(&one, claim("unknown", 10), 100).await, 10);
     assert_eq!(allowed(&other, claim("known", 10), 100).await, 10, "once per process");
 
+    tokio::time::sleep(HALT).await;
+    assert_eq!(allowed(&other, claim("after that", 10), 100).await, 10);
     server.resume().await;
     are_together(&one, &other).await;
 }
@@ -188,13 +182,12 @@ async fn a_redis_that_is_away_from_the_start_is_used_when_it_is_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_redis_counts_as_away_until_it_has_room() {
-    let server = Server::start(&["--maxmemory", "8mb", "--maxmemory-policy", "noeviction"]).await;
+    let server = Server::start(&[]).await;
     let [one, other] = World::new(server.keyspace()).replicas;
     assert_eq!(allowed(&one, claim("a", 3), 2).await, 2);
-    let filler = server.keyspace();
-    fill(&filler).await;
+    server.fill().await;
     assert_eq!(allowed(&one, claim("a", 3), 10).await, 1);
     assert_eq!(allowed(&one, claim("b", 3), 10).await, 3);
-    filler.run::<()>(&cmd("FLUSHALL")).await.expect("that needs no memory");
+    server.make_room().await;
     are_together(&one, &other).await;
 }
