@@ -46,6 +46,16 @@ pub trait Bus: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Tells the relay of `service`, which is in another process, that there is something to publish. It may get lost.
+    async fn ring(&self, _service: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Changes when somebody has rung for the relay of `service`, and now and then without.
+    fn bell(&self, _service: &str) -> watch::Receiver<()> {
+        watch::Sender::default().subscribe()
+    }
+
     /// Hands the events of some topics to `handler`, until the subscription is stopped.
     async fn subscribe(
         &self,

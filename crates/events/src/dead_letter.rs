@@ -1,6 +1,6 @@
 //! The events that a consumer gave up on: kept, listed, replayed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use contracts::common::v1 as proto;
@@ -179,18 +179,18 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Whether `consumer` has given up on that event.
-    pub(crate) async fn has(&self, consumer: &str, event: EventId) -> Result<bool, Error> {
-        let Some(Kept { db, .. }) = &self.kept else { return Ok(false) };
+    /// Those of the events that `consumer` has given up on.
+    pub(crate) async fn given_up(&self, consumer: &str, events: Vec<EventId>) -> Result<HashSet<EventId>, Error> {
+        let Some(Kept { db, .. }) = self.kept.as_ref().filter(|_| !events.is_empty()) else {
+            return Ok(HashSet::new());
+        };
         let mut conn = db.read().await?;
-        let count = store::fetch_scalar!(
-            conn,
-            i64,
-            "SELECT COUNT(*) FROM dead_letter WHERE consumer = $1 AND event_id = $2",
-            consumer,
-            event
+        let select = format!(
+            "SELECT event_id FROM dead_letter WHERE consumer = $1 AND event_id IN {}",
+            conn.dialect().id_list(2)
         );
-        Ok(count.await? > 0)
+        let rows = store::fetch_all!(conn, (EventId,), select, consumer, store::dialect::id_list(events)).await?;
+        Ok(rows.into_iter().map(|(event,)| event).collect())
     }
 
     /// The dead letters, oldest first, of one consumer or of all.
@@ -315,7 +315,7 @@ impl DeadLetterService for DeadLetterRpc {
         let after = self.tokens.read(&scope, &request.page_token)?;
         let size = page::size(request.page_size);
         let consumer = Some(request.consumer.as_str()).filter(|consumer| !consumer.is_empty());
-        let mut letters = self.dead_letters.page(consumer, after, size + 1).await.map_err(problem)?;
+        let mut letters = self.dead_letters.page(consumer, after, size + 1).await.map_err(Problem::from)?;
         let more = letters.len() > size;
         letters.truncate(size);
         let next_page_token = match letters.last() {
@@ -339,21 +339,13 @@ impl DeadLetterService for DeadLetterRpc {
         } else {
             Selection::Consumer(request.consumer)
         };
-        let Replayed { replayed, failed } = self.dead_letters.replay(selection).await.map_err(problem)?;
+        let Replayed { replayed, failed } = self.dead_letters.replay(selection).await.map_err(Problem::from)?;
         Ok(Response::new(proto::DeadLetterServiceReplayResponse { replayed, failed }))
     }
 }
 
 fn invalid(field: &str, description: &str) -> Problem {
     Problem::new(Reason::InvalidFields).violation(field, description)
-}
-
-fn problem(error: Error) -> Problem {
-    match error {
-        Error::Store(error) => error.into(),
-        Error::Redis(error) => error.into(),
-        other => Problem::new(Reason::Internal).because(other),
-    }
 }
 
 impl From<DeadLetter> for proto::DeadLetter {

@@ -1,5 +1,7 @@
 //! What can go wrong between services.
 
+use status::{Problem, Reason};
+
 /// Why an event was not taken or a subscription not made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -29,4 +31,14 @@ pub enum Error {
     /// A work subscription needs a database for its dead letters.
     #[error("the consumer {0} has nowhere to put its dead letters")]
     NoDeadLetters(&'static str),
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Store(error) => error.into(),
+            Error::Redis(error) => error.into(),
+            other => Self::new(Reason::Internal).because(other),
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use ids::{Source, Timestamp};
 use store::{Db, Tx};
 
+use crate::outbox::PURGE_BATCH;
 use crate::{Envelope, Error};
 
 /// Makes the effect of an event happen once, however often the event arrives.
@@ -35,10 +36,16 @@ impl Inbox {
     }
 }
 
-/// Forgets what was taken before `before`; the number of rows deleted.
+/// Forgets a part of what was taken before `before`; the number of rows deleted.
 pub(crate) async fn purge(db: &Db, before: Timestamp) -> store::Result<u64> {
     let mut tx = db.begin().await?;
-    let purged = store::execute!(tx, "DELETE FROM inbox WHERE time < $1", before).await?;
+    let purged = store::execute!(
+        tx,
+        "DELETE FROM inbox WHERE (consumer, event_id) IN (SELECT consumer, event_id FROM inbox WHERE time < $1 LIMIT $2)",
+        before,
+        PURGE_BATCH.cast_signed()
+    )
+    .await?;
     tx.commit().await?;
     Ok(purged)
 }

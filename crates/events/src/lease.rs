@@ -7,7 +7,8 @@ use store::Db;
 use uuid::Uuid;
 
 /// A right that one holder has at a time, for a limited time by the database's own clock. Whoever holds it renews it well before it
-/// ends. On SQLite, what a process left behind that was killed is free at once. A holder that was halted and goes on too late may overlap with the next for a moment: what is done under a lease has to bear that.
+/// ends. On SQLite, what a process left behind that was killed is free at once. A holder that was halted and goes on too late may
+/// overlap with the next for a moment: what is done under a lease has to bear that.
 #[derive(Clone, Debug)]
 pub struct Lease {
     db: Db,
@@ -37,6 +38,14 @@ impl Lease {
         let taken = taken.await? == 1;
         tx.commit().await?;
         Ok(taken)
+    }
+
+    /// For how long it is held still, by whomever, unless that one renews it or gives it back.
+    pub async fn left(&self) -> store::Result<Duration> {
+        let mut conn = self.db.read().await?;
+        let select = format!("SELECT expires - {} FROM lease WHERE name = $1", conn.dialect().now_micros());
+        let left = store::fetch_optional!(conn, (i64,), select, self.name.as_str()).await?;
+        Ok(left.map_or(Duration::ZERO, |(micros,)| Duration::from_micros(u64::try_from(micros).unwrap_or_default())))
     }
 
     /// Gives the lease back, so that the next holder need not wait for its end.

@@ -10,11 +10,11 @@ use tracing::Instrument as _;
 use crate::envelope::{Envelope, Row};
 use crate::{Error, Receipt};
 
-/// The most bytes that an event may have. Events carry ids; a consumer asks for more.
-pub const MAX_PAYLOAD: usize = 256 * 1024;
+/// The most bytes that an event may have. Events carry ids; a consumer asks for more. Queues are bounded by the number of events.
+pub const MAX_PAYLOAD: usize = 16 * 1024;
 
 /// Rows that one transaction deletes, so that it does not hold up others.
-pub(crate) const PURGE_BATCH: i64 = 1000;
+pub(crate) const PURGE_BATCH: u64 = 1000;
 
 /// Where a service puts its events.
 #[derive(Clone, Debug)]
@@ -174,7 +174,7 @@ pub(crate) async fn log(
     Ok(last.map(|last| (last, rows.into_iter().map(|row| row.event.into()).collect())))
 }
 
-/// Deletes, a part at a time, what was published before `before`: what the bus gave no receipts for or, if `done` is given, what its
+/// Deletes a part of what was published before `before`: what the bus gave no receipts for or, if `done` is given, what its
 /// receipt is below on that stream. The number of rows deleted.
 pub(crate) async fn purge(db: &Db, before: Timestamp, done: Option<Receipt>) -> store::Result<u64> {
     let mut tx = db.begin().await?;
@@ -185,7 +185,7 @@ pub(crate) async fn purge(db: &Db, before: Timestamp, done: Option<Receipt>) -> 
         before,
         done.map(|done| done.stream),
         done.map(|done| done.number),
-        PURGE_BATCH
+        PURGE_BATCH.cast_signed()
     )
     .await?;
     tx.commit().await?;

@@ -7,17 +7,18 @@ use std::time::Duration;
 use ids::{EventId, Source};
 use store::Db;
 use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::outbox::PURGE_BATCH;
 use crate::{Bus, Envelope, Error, Lease, Receipt, inbox, outbox};
 
 /// Keys that are published at the same time.
 const LANES: usize = 32;
 /// Events that are read at once.
 const BATCH: i64 = 256;
-/// A commit wakes the relay; this finds what another process committed, or a wake-up that was lost. A bus that did not take something
-/// is asked again after that time.
+/// A commit wakes the relay, in whichever process; this finds what it was not told of. A bus that did not take something is asked
+/// again after that time.
 const POLL: Duration = Duration::from_secs(1);
 /// How long another replica waits after this one was killed.
 const LEASE: Duration = Duration::from_secs(10);
@@ -38,6 +39,8 @@ pub struct Relay {
     lease: Lease,
     /// Until when the lease need not be renewed; none while another replica has it.
     held_until: Option<Instant>,
+    /// When it looks at the lease and the bus again.
+    tend_at: Instant,
     /// Whether the bus has what it gave receipts for, as far as is known; nothing is published before.
     resumed: bool,
     purge_at: Instant,
@@ -65,6 +68,7 @@ impl Relay {
             source,
             lease,
             held_until: None,
+            tend_at: Instant::now(),
             resumed: false,
             purge_at: Instant::now(),
             lanes: JoinSet::new(),
@@ -75,15 +79,18 @@ impl Relay {
     /// Publishes until `stop`; what is on its way then gets a second to arrive.
     pub async fn run(mut self, stop: CancellationToken) {
         let bell = Arc::clone(self.db.bell());
-        let mut poll = tokio::time::interval(POLL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rung = self.bus.bell(self.service);
         loop {
             let tended = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                _ = poll.tick() => self.tend().await,
+                () = tokio::time::sleep_until(self.tend_at) => self.tend().await,
                 Some(ended) = self.lanes.join_next_with_id() => self.finish(ended).await.map_err(Error::from),
-                () = bell.notified() => Ok(()),
+                () = bell.notified() => {
+                    self.ring().await;
+                    Ok(())
+                }
+                Ok(()) = rung.changed() => Ok(()),
             };
             let outcome = match tended {
                 Ok(()) => self.start_lanes().await.map_err(Error::from),
@@ -104,6 +111,7 @@ impl Relay {
     /// What is due now and then: the lease, the bus, the metrics, the purge.
     async fn tend(&mut self) -> Result<(), Error> {
         let now = Instant::now();
+        self.tend_at = now + POLL;
         if self.held_until.is_none_or(|until| until <= now) {
             let held = self.lease.acquire().await.inspect_err(|_| self.held_until = None)?;
             self.held_until = held.then(|| now + self.lease.duration() / 2);
@@ -113,6 +121,8 @@ impl Relay {
                 self.lanes.abort_all();
                 self.lanes = JoinSet::new();
                 self.busy.clear();
+                // Its holder may give it back before, or never be heard of again.
+                self.tend_at = self.tend_at.min(Instant::now() + self.lease.left().await? + Duration::from_millis(1));
             }
         }
         if self.held_until.is_none() {
@@ -127,10 +137,19 @@ impl Relay {
             self.resume().await?;
         }
         if self.resumed && self.purge_at <= now {
-            self.purge().await?;
-            self.purge_at = now + PURGE_INTERVAL;
+            let is_all = self.purge().await?;
+            self.purge_at = if is_all { now + PURGE_INTERVAL } else { now };
         }
         Ok(())
+    }
+
+    /// Something was committed here. If another replica has the lease, that one does not know yet.
+    async fn ring(&self) {
+        if self.held_until.is_none()
+            && let Err(error) = self.bus.ring(self.service).await
+        {
+            tracing::debug!(service = self.service, error = %error, "Could not tell the relay in another process of events; it polls");
+        }
     }
 
     /// Compares what was published with what the bus has. What it has lost is unpublished again, once all that is on its way is marked:
@@ -154,15 +173,16 @@ impl Relay {
         Ok(())
     }
 
-    /// What a bus keeps itself stays in the outbox until its consumers are done with it: the bus may lose it until then.
-    async fn purge(&self) -> Result<(), Error> {
+    /// What a bus keeps itself stays in the outbox until its consumers are done with it: the bus may lose it until then. Deletes a part;
+    /// whether that was all. Events do not wait until the leavings of a long time are gone.
+    async fn purge(&self) -> Result<bool, Error> {
         let before = self.source.now() - KEEP_PUBLISHED;
         let done = self.bus.trim(self.service, before).await?;
+        let mut is_all = inbox::purge(&self.db, self.source.now() - KEEP_TAKEN).await? < PURGE_BATCH;
         for done in std::iter::once(None).chain(done.into_iter().map(Some)) {
-            while outbox::purge(&self.db, before, done).await? > 0 {}
+            is_all &= outbox::purge(&self.db, before, done).await? < PURGE_BATCH;
         }
-        inbox::purge(&self.db, self.source.now() - KEEP_TAKEN).await?;
-        Ok(())
+        Ok(is_all)
     }
 
     /// Publishes nothing more until the bus has been asked what it has: at the next poll, which is the pause before it is tried again.

@@ -9,7 +9,7 @@ use contracts::{Event, auth::v1};
 use events::Outbox;
 use ids::{SessionId, Timestamp};
 use mesh::token::Verifier;
-use status::{Problem, Reason};
+use status::Problem;
 use store::Tx;
 
 use crate::account::Account;
@@ -60,10 +60,7 @@ impl Announcer {
     }
 
     async fn append<E: Event>(&self, tx: &mut Tx, account: &Account, event: &E) -> Result<(), Problem> {
-        match self.outbox.append(tx, account.version, event).await {
-            Ok(_) => Ok(()),
-            Err(events::Error::Store(error)) => Err(error.into()),
-            Err(error) => Err(Problem::new(Reason::Internal).because(error)),
-        }
+        self.outbox.append(tx, account.version, event).await?;
+        Ok(())
     }
 }

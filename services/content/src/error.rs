@@ -111,7 +111,7 @@ impl From<Error> for Problem {
             Error::Category(error) => error.into(),
             Error::Refused(problem) => problem,
             Error::Store(error) => error.into(),
-            Error::Event(error) => Self::new(Reason::Internal).because(error),
+            Error::Event(error) => error.into(),
             Error::Defect(..) => Self::new(Reason::Internal).because(error),
         }
     }
@@ -136,5 +136,20 @@ impl From<category::Error> for Problem {
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
         Problem::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, Problem, Reason};
+
+    #[test]
+    fn a_database_that_goes_away_is_unavailable_whichever_table_was_being_written() {
+        let gone = || store::Error::from(sqlx::Error::PoolClosed);
+        for error in [Error::from(gone()), Error::from(events::Error::from(gone()))] {
+            let problem = Problem::from(error);
+            assert_eq!(problem.reason(), Reason::Unavailable);
+            assert!(problem.retry_delay().is_some());
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! itself ([`follower`]). See `docs/adr/0009`.
 //!
 //! Keys, all of one stream in one slot: `{events/<service>/<n>}:stream` and `{events/<service>/<n>}:owner/<consumer>`; and
-//! `{events/<consumer>}:members`.
+//! `{events/<consumer>}:members` and `{events/<service>}:bell`.
 
 mod bell;
 mod entry;
@@ -22,6 +22,7 @@ use std::time::Duration;
 use futures_util::future::{join_all, try_join_all};
 use ids::{Source, Timestamp};
 use keyspace::Keyspace;
+use keyspace::redis::cmd;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::async_trait;
@@ -75,6 +76,13 @@ struct Shared {
     bells: Bells,
 }
 
+impl Shared {
+    /// The stream by which the replicas of a service tell the one whose relay publishes of what they have committed.
+    fn bell(&self, service: &str) -> String {
+        self.keyspace.key(&format!("events/{service}"), "bell")
+    }
+}
+
 impl RedisBus {
     /// A bus with the usual times.
     pub fn new(keyspace: Keyspace, source: Source) -> Self {
@@ -125,6 +133,16 @@ impl Bus for RedisBus {
         let writers = self.writers(service);
         let trimmed = writers.iter().map(|writer| writer.trim(before));
         Ok(try_join_all(trimmed).await?.into_iter().flatten().collect())
+    }
+
+    async fn ring(&self, service: &str) -> Result<(), Error> {
+        let mut ring = cmd("XADD");
+        ring.arg(self.shared.bell(service)).arg(&["MAXLEN", "1", "*", "rung", ""]);
+        Ok(self.shared.keyspace.run(&ring).await?)
+    }
+
+    fn bell(&self, service: &str) -> watch::Receiver<()> {
+        self.shared.bells.of(&self.shared.bell(service))
     }
 
     async fn subscribe(
@@ -183,6 +201,11 @@ impl Bus for RedisBus {
         }
         Ok(Running::new(stop, task, is_caught_up))
     }
+}
+
+/// As Redis takes it.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What the keys of one stream have in common: they lie in one slot of a cluster.

@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use ids::{Clock as _, EventId, ManualClock, Source, SystemClock, SystemRandom};
 use keyspace::Keyspace;
 use keyspace::redis::{Cmd, Value, cmd};
-use keyspace::testing::Server;
+use keyspace::testing::{HALT, Server};
 use store::Db;
 use store::testing::{Backend, TestDb, database};
 use tokio::runtime::Runtime;
@@ -692,7 +692,7 @@ async fn a_redis_that_halts_loses_nothing_and_doubles_nothing() {
     world.emit_all(&KEYS, 1..=10).await;
     server.pause().await;
     world.emit_all(&KEYS, 11..=20).await;
-    tokio::time::sleep(5 * LEASE).await;
+    tokio::time::sleep(HALT).await;
     server.resume().await;
     world.emit_all(&KEYS, 21..=25).await;
     world.has_effects(&KEYS, 1..=25).await;
@@ -742,8 +742,7 @@ async fn a_redis_whose_memory_is_full_gives_what_it_has_and_takes_the_rest_later
     world.emit_all(&KEYS, 1..=3).await;
     gate.came(KEYS.len()).await;
     world.settled().await;
-    let limit = async |bytes: &str| world.run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).await;
-    limit("1000").await;
+    server.fill().await;
     assert!(world.keyspace.run::<()>(cmd("SET").arg("some").arg("thing")).await.is_err());
     world.emit_all(&KEYS, 4..=6).await;
     gate.open();
@@ -754,7 +753,7 @@ async fn a_redis_whose_memory_is_full_gives_what_it_has_and_takes_the_rest_later
     let late = world.replica("content.late", nothing()).await;
     until("a new consumer gets it all", async || world.effects().await.len() == 6 * KEYS.len()).await;
     assert_eq!(Outbox::pending(&world.emitter).await.unwrap(), 3 * KEYS.len() as u64);
-    limit("0").await;
+    server.make_room().await;
     until("the rest comes", async || world.effects().await.len() == 12 * KEYS.len()).await;
     let mut effects = BTreeMap::<_, u32>::new();
     for effect in world.effects().await {
@@ -911,4 +910,116 @@ async fn what_redis_does_not_take_is_an_error() {
     };
     let refused = bus.publish(&[event]).await;
     assert!(matches!(&refused, Err(Error::Redis(error)) if error.is_unavailable()), "{refused:?}");
+}
+
+/// Neither the next beat, which is minutes away here, nor the next poll.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_work_of_a_process_that_is_gone_is_taken_over_when_its_lease_ends() {
+    const CONSUMER: &str = "content.test";
+    let mut world = World::new().await;
+    world.settings.lease = Duration::from_hours(1);
+    world.settings.poll = Duration::from_hours(1);
+    // One that came first by its name, and is never heard of again.
+    let members = world.keyspace.key(&format!("events/{CONSUMER}"), "members");
+    let ends = (SystemClock.now() + Duration::from_millis(1500)).micros() / 1000;
+    world.run::<()>(cmd("ZADD").arg(&members).arg(ends).arg("0")).await;
+    for lease in world.leases(CONSUMER) {
+        world.run::<()>(cmd("SET").arg(lease).arg("another's").arg("PX").arg(3000)).await;
+    }
+    let replica = world.replica(CONSUMER, nothing()).await;
+    let relay = world.relay();
+    world.emit_all(&KEYS, 1..=1).await;
+    world.has_effects(&KEYS, 1..=1).await;
+    relay.stop().await;
+    replica.stop().await;
+}
+
+/// Redis keeps the ends of leases by the time of day.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_goes_back_holds_up_no_takeover() {
+    const CONSUMER: &str = "content.test";
+    let world = World::new().await;
+    let members = world.keyspace.key(&format!("events/{CONSUMER}"), "members");
+    let ends = (SystemClock.now() + DAY).micros() / 1000;
+    world.run::<()>(cmd("ZADD").arg(&members).arg(ends).arg("0")).await;
+    for lease in world.leases(CONSUMER) {
+        world.run::<()>(cmd("SET").arg(lease).arg("another's").arg("EX").arg(DAY.as_secs())).await;
+    }
+    let replica = world.replica(CONSUMER, nothing()).await;
+    let relay = world.relay();
+    world.emit_all(&KEYS, 1..=1).await;
+    world.has_effects(&KEYS, 1..=1).await;
+    relay.stop().await;
+    replica.stop().await;
+}
+
+/// A process that could not renew its lease in time leaves events undone; if it is told later that it had the lease all the time, none
+/// of their keys may go on without them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ownership_that_seemed_to_be_over_leaves_no_event_behind() {
+    const CONSUMER: &str = "content.test";
+    let server = Server::start(&[]).await;
+    let mut world = World::on(&server).await;
+    world.redis.timeout = PATIENCE;
+    world.settings.retry.attempts = 100_000;
+    let (gate, failed) = (Arc::new(Gate::default()), Arc::new(AtomicUsize::new(0)));
+    let (passes, fails) = (Arc::clone(&gate), Arc::clone(&failed));
+    let fails_once = before(move |event: Envelope| {
+        let (gate, failed) = (Arc::clone(&passes), Arc::clone(&fails));
+        async move {
+            if event.version > 1 || failed.load(Ordering::SeqCst) > 0 {
+                return Ok(());
+            }
+            gate.pass(&event).await;
+            failed.fetch_add(1, Ordering::SeqCst);
+            Err(Failure::Retry("not yet".into()))
+        }
+    });
+    let replica = world.replica(CONSUMER, fails_once).await;
+    let relay = world.relay();
+    world.emit_all(&["key-0"], 1..=3).await;
+    gate.came(1).await;
+    until("all are delivered", async || world.pending(CONSUMER).await == 3).await;
+    relay.stop().await;
+    for lease in world.leases(CONSUMER) {
+        world.run::<()>(cmd("PERSIST").arg(lease)).await;
+    }
+    server.pause().await;
+    // Not synchronisation: longer than the lease.
+    tokio::time::sleep(2 * LEASE).await;
+    gate.open();
+    until("it has failed", async || failed.load(Ordering::SeqCst) == 1).await;
+    // Nor this: so that it is looked at before Redis answers again. If it is not, the test proves less.
+    tokio::time::sleep(LEASE / 4).await;
+    server.resume().await;
+    world.has_effects(&["key-0"], 1..=3).await;
+    world.acknowledged(CONSUMER).await;
+    replica.stop().await;
+}
+
+/// The relay that publishes is in another process than the one that commits. Its poll would take a second for each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_relay_in_another_process_hears_of_a_commit_at_once() {
+    const EVENTS: u32 = 30;
+    let world = World::new().await;
+    let publishes = world.relay();
+    world.emit("key-0", 0).await;
+    world.settled().await;
+    let other = Db::open(store::Settings::new(world.emitter.url())).await.unwrap();
+    let stop = CancellationToken::new();
+    let waits = Relay::new(other.clone(), "auth", Arc::new(world.bus()), world.source.clone());
+    let waits = tokio::spawn(waits.run(stop.clone()));
+    let outbox = Outbox::new("auth", world.source.clone());
+    let began = Instant::now();
+    for version in 1..=EVENTS {
+        let mut tx = other.begin().await.unwrap();
+        outbox.append(&mut tx, version.into(), &UserUpdated { user_id: "key-0".into() }).await.unwrap();
+        tx.commit().await.unwrap();
+        world.settled().await;
+    }
+    let took = began.elapsed();
+    assert!(took < EVENTS * Duration::from_secs(1) / 2, "it took {took:?}");
+    stop.cancel();
+    waits.await.unwrap();
+    publishes.stop().await;
 }

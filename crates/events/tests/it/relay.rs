@@ -201,6 +201,42 @@ store::on_both! {
         assert!(brief.acquire().await.unwrap());
     }
 
+    async fn a_lease_tells_how_long_it_is_held(db: Db) {
+        let lease = Lease::new(db.clone(), "rotation", Duration::from_mins(1), &Source::system());
+        assert_eq!(lease.left().await.unwrap(), Duration::ZERO);
+        assert!(lease.acquire().await.unwrap());
+        let left = lease.left().await.unwrap();
+        assert!(Duration::ZERO < left && left <= Duration::from_mins(1), "{left:?}");
+        lease.release().await.unwrap();
+        assert_eq!(lease.left().await.unwrap(), Duration::ZERO);
+    }
+
+    async fn what_was_taken_long_ago_is_forgotten_in_parts(db: Db) {
+        let source = Source::system();
+        let old = source.now() - Duration::from_hours(31 * 24);
+        let mut tx = db.begin().await.unwrap();
+        for (count, time) in [(2500, old), (1, source.now())] {
+            for _ in 0..count {
+                let insert = "INSERT INTO inbox (consumer, event_id, time) VALUES ('content.test', $1, $2)";
+                store::execute!(tx, insert, source.id::<EventId>(), time).await.unwrap();
+            }
+        }
+        tx.commit().await.unwrap();
+        let (stop, task) = relay(&db, &Arc::new(CountingBus::default()));
+        let forgotten = async {
+            let taken = async || {
+                let mut conn = db.read().await.unwrap();
+                store::fetch_scalar!(conn, i64, "SELECT COUNT(*) FROM inbox").await.unwrap()
+            };
+            while taken().await != 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), forgotten).await.expect("what is old is forgotten");
+        stop.cancel();
+        task.await.unwrap();
+    }
+
     async fn of_two_handlers_of_one_event_at_the_same_time_one_has_the_effect(db: Db) {
         let inbox = Inbox::new(db.clone(), "content.test", Source::system());
         let other = Inbox::new(db.clone(), "content.other", Source::system());

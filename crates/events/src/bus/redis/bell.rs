@@ -9,6 +9,8 @@ use keyspace::redis::cmd;
 use keyspace::redis::streams::{StreamRangeReply, StreamReadReply};
 use tokio::sync::watch;
 
+use super::millis;
+
 /// How long one command waits in Redis.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -66,7 +68,7 @@ impl Bells {
         rope.send_replace(());
         loop {
             let mut read = cmd("XREAD");
-            read.arg("COUNT").arg(1).arg("BLOCK").arg(u64::try_from(WAIT.as_millis()).unwrap_or(u64::MAX));
+            read.arg("COUNT").arg(1).arg("BLOCK").arg(millis(WAIT));
             read.arg("STREAMS").arg(stream).arg(&last);
             let added: Option<StreamReadReply> = connection.run(&read, WAIT).await?;
             if added.is_some() {

@@ -12,15 +12,15 @@ use ids::Timestamp;
 use keyspace::redis::{Script, cmd};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::entry::{EntryId, Fields, decode};
 use super::work::Work;
-use super::{LANES, Shared};
-use crate::Envelope;
+use super::{LANES, Shared, millis};
 use crate::bus::{Failure, attempt, wants};
+use crate::{Envelope, Error};
 
 /// Events of one stream that are in memory: those of keys that wait for a failed one among them.
 const WINDOW: usize = 256;
@@ -35,16 +35,24 @@ const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 /// The one consumer of each group: the lease says who that is.
 const OWNER: &str = "owner";
 
-/// Takes the lease if it is free or was this process's, and makes the group from the beginning where there is none.
+/// Takes the lease if it is free or was this process's, and makes the group from the beginning where there is none. Returns for how
+/// many milliseconds somebody else has it, or 0. A lease that lasts longer than any is from before Redis' clock went back.
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"#!lua flags=allow-oom
         local held = redis.call('GET', KEYS[1])
-        if held and held ~= ARGV[1] and held ~= ARGV[2] then return 0 end
+        if held and held ~= ARGV[1] and held ~= ARGV[2] then
+            local left, lease = redis.call('PTTL', KEYS[1]), tonumber(ARGV[3])
+            if left < 0 or left > lease then
+                redis.call('PEXPIRE', KEYS[1], lease)
+                left = lease
+            end
+            return math.max(left, 1)
+        end
         redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
         local made = redis.pcall('XGROUP', 'CREATE', KEYS[2], ARGV[4], '0', 'MKSTREAM')
         if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
-        return 1",
+        return 0",
     )
 });
 
@@ -100,23 +108,33 @@ type TakenOver = (String, Vec<(EntryId, Fields, u32)>, Vec<String>);
 /// Owns the stream with that tag, whenever no other process does, until `stop`.
 pub(super) async fn own(work: Arc<Work>, tag: String, stop: CancellationToken) {
     let mut place = Place::new(&work, &tag);
-    let mut pause = interval_at(Instant::now(), work.shared.settings.poll.min(work.shared.settings.lease / 10));
-    pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(pause.tick()).await.is_some() {
+    let mut next = Instant::now();
+    while stop.run_until_cancelled(sleep_until(next)).await.is_some() {
+        let now = Instant::now();
+        next = now + work.shared.settings.poll;
         match place.acquire(&work).await {
-            Ok(Some(until)) => {
+            Ok(Lease::Ours { until }) => {
                 let owned = metrics::gauge!("guildhall_events_streams_owned", "consumer" => work.consumer);
                 owned.increment(1);
                 Tenure::new(Arc::clone(&work), &place, until).run(&stop).await;
                 owned.decrement(1);
                 place.retire(&work.shared);
             }
-            Ok(None) => {}
+            // Its owner may give it back before, or never be heard of again.
+            Ok(Lease::Others { left }) => next = next.min(Instant::now() + left),
             Err(error) => {
                 tracing::debug!(consumer = work.consumer, stream = tag, error = %error, "Cannot ask Redis for a stream; trying again");
             }
         }
     }
+}
+
+/// Who has the lease of a stream.
+enum Lease {
+    /// This process, until then if it does not renew it.
+    Ours { until: Instant },
+    /// Another one, for so long if that does not renew it.
+    Others { left: Duration },
 }
 
 /// One stream as one consumer has it, and the lease on that.
@@ -142,13 +160,15 @@ impl Place {
         }
     }
 
-    /// Until when the stream is owned, if it is.
-    async fn acquire(&self, work: &Work) -> keyspace::Result<Option<Instant>> {
+    /// Takes the lease if nobody else has it.
+    async fn acquire(&self, work: &Work) -> keyspace::Result<Lease> {
         let until = Instant::now() + work.shared.settings.lease;
         let mut acquire = ACQUIRE.key(&self.lease);
         acquire.key(&self.stream).arg(&self.token).arg(&self.previous).arg(millis(work.shared.settings.lease));
-        let acquired: bool = work.shared.keyspace.script(acquire.arg(work.consumer)).await?;
-        Ok(acquired.then_some(until))
+        let left: u64 = work.shared.keyspace.script(acquire.arg(work.consumer)).await?;
+        // In the millisecond in which it ends, it is still there.
+        let others = || Lease::Others { left: Duration::from_millis(left + 1) };
+        Ok(if left == 0 { Lease::Ours { until } } else { others() })
     }
 
     fn retire(&mut self, shared: &Shared) {
@@ -158,10 +178,6 @@ impl Place {
 
 fn token(shared: &Shared) -> String {
     Uuid::from_bytes(shared.source.bytes()).simple().to_string()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An event that was delivered here.
@@ -225,7 +241,7 @@ impl Tenure {
         let mut renewal = every(settings.lease / RENEWALS);
         let mut poll = every(settings.poll);
         let owned = loop {
-            let goes_on = tokio::select! {
+            let mut goes_on = tokio::select! {
                 biased;
                 () = stop.cancelled() => break true,
                 _ = renewal.tick() => self.renew().await,
@@ -243,7 +259,7 @@ impl Tenure {
                 () = std::future::ready(()), if self.unread && self.room() > 0 => self.read().await,
             };
             while let Some(ended) = self.handling.try_join_next() {
-                self.settle(ended);
+                goes_on &= self.settle(ended);
             }
             self.acknowledge().await;
             if !goes_on {
@@ -277,25 +293,27 @@ impl Tenure {
         match read {
             Ok(owned) => owned,
             Err(error) => {
-                tracing::warn!(consumer = self.work.consumer, stream = self.place.tag, error = %error, "Cannot read events from Redis; trying again");
+                tracing::warn!(consumer = self.work.consumer, stream = self.place.tag, error = %error, "Cannot read events; trying again");
                 false
             }
         }
     }
 
-    async fn read_new(&mut self, page: usize) -> keyspace::Result<bool> {
+    async fn read_new(&mut self, page: usize) -> Result<bool, Error> {
         let mut read = READ.key(&self.place.lease);
         read.key(&self.place.stream).arg(&self.place.token).arg(self.work.consumer).arg(OWNER).arg(page);
         let entries: Option<Vec<(EntryId, Fields)>> = self.work.shared.keyspace.script(&read).await?;
         let Some(entries) = entries else { return Ok(false) };
         self.unread = entries.len() == page;
         for (id, fields) in entries {
-            self.deliver(id, fields, 0);
+            if let Some(event) = self.wanted(id, fields) {
+                self.deliver(Delivered { id, event, begun: 0 });
+            }
         }
         Ok(true)
     }
 
-    async fn take_over(&mut self, page: usize, cursor: String) -> keyspace::Result<bool> {
+    async fn take_over(&mut self, page: usize, cursor: String) -> Result<bool, Error> {
         let mut take_over = TAKE_OVER.key(&self.place.lease);
         take_over
             .key(&self.place.stream)
@@ -317,25 +335,41 @@ impl Tenure {
                 "Events were deleted before they were handled"
             );
         }
+        let mut events = Vec::new();
         for (id, fields, begun) in entries {
-            self.deliver(id, fields, begun);
+            if let Some(event) = self.wanted(id, fields) {
+                events.push(Delivered { id, event, begun });
+            }
+        }
+        // By an owner that did not come to acknowledge it.
+        let begun = events.iter().filter(|delivered| delivered.begun > 0).map(|delivered| delivered.event.id).collect();
+        let given_up = self.work.dead_letters.given_up(self.work.consumer, begun).await?;
+        for delivered in events {
+            if given_up.contains(&delivered.event.id) {
+                self.done.push(delivered.id);
+            } else {
+                self.deliver(delivered);
+            }
         }
         Ok(true)
     }
 
-    fn deliver(&mut self, id: EntryId, fields: Fields, begun: u32) {
-        let Some(event) = decode(fields) else {
+    /// The event of an entry. One that is not for this consumer is done.
+    fn wanted(&mut self, id: EntryId, fields: Fields) -> Option<Envelope> {
+        let event = decode(fields);
+        if event.is_none() {
             metrics::counter!("guildhall_events_lost_total", "consumer" => self.work.consumer).increment(1);
             tracing::error!(consumer = self.work.consumer, stream = self.place.tag, %id, "An entry of a stream is no event; it is left out");
-            self.done.push(id);
-            return;
-        };
-        if !wants(self.work.topics, &event) {
-            self.done.push(id);
-            return;
         }
-        self.window.insert(id, event.time);
-        let delivered = Delivered { id, event, begun };
+        let wanted = event.filter(|event| wants(self.work.topics, event));
+        if wanted.is_none() {
+            self.done.push(id);
+        }
+        wanted
+    }
+
+    fn deliver(&mut self, delivered: Delivered) {
+        self.window.insert(delivered.id, delivered.event.time);
         if let Some(waiting) = self.keys.get_mut(&delivered.event.key) {
             waiting.push_back(delivered);
         } else {
@@ -350,7 +384,7 @@ impl Tenure {
         self.handling.spawn(lane.handle(delivered));
     }
 
-    /// Goes on with the key of an event that has ended. Whether its order is still known.
+    /// Goes on with the key of an event that has ended. Whether all of the stream's order is still known.
     fn settle(&mut self, ended: Result<Ended, JoinError>) -> bool {
         let ended = match ended {
             Ok(ended) => ended,
@@ -362,8 +396,13 @@ impl Tenure {
         if ended.done {
             self.window.remove(&ended.id);
             self.done.push(ended.id);
-        } else if ended.begun == 0 {
-            self.untouched.push(ended.id);
+        } else {
+            // It was left since the ownership seemed to be over, as when Redis was late. Nothing may pass it: the next ownership takes
+            // over all that waits, in order.
+            self.until.send_replace(None);
+            if ended.begun == 0 {
+                self.untouched.push(ended.id);
+            }
         }
         match self.keys.get_mut(&ended.key).and_then(VecDeque::pop_front) {
             // Once the ownership is over, it comes back untouched.
@@ -372,7 +411,7 @@ impl Tenure {
                 self.keys.remove(&ended.key);
             }
         }
-        true
+        ended.done
     }
 
     /// Acknowledges what is committed. What is not acknowledged now is later, if need be by the next owner, who finds it done.
@@ -466,9 +505,6 @@ impl Lane {
         let work = Arc::clone(&self.work);
         let retry = work.shared.settings.retry;
         let mut suspicious = *begun >= SUSPICIOUS;
-        if *begun > 0 && self.was_given_up(event).await {
-            return true;
-        }
         while *begun < retry.attempts {
             // Alone, so that it takes no others with it, whose attempts would count too.
             let lanes = if std::mem::take(&mut suspicious) { LANES } else { 1 };
@@ -496,21 +532,6 @@ impl Lane {
             }
         }
         self.give_up(event, "its attempts began and did not end", *begun).await
-    }
-
-    /// Whether it was, by an owner that did not come to acknowledge it.
-    async fn was_given_up(&mut self, event: &Envelope) -> bool {
-        loop {
-            match self.work.dead_letters.has(self.work.consumer, event.id).await {
-                Ok(given_up) => return given_up,
-                Err(error) => {
-                    tracing::warn!(consumer = self.work.consumer, event.id = %event.id, error = %error, "Could not read dead letters; trying again");
-                    if !self.pause(DATABASE_PAUSE).await {
-                        return false;
-                    }
-                }
-            }
-        }
     }
 
     async fn give_up(&mut self, event: &Envelope, reason: &str, attempts: u32) -> bool {

@@ -1,22 +1,24 @@
 //! A work consumer in one process: which streams it is to own, and how it handles an event.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use keyspace::redis::{Script, cmd};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{LANES, Shared, owner};
+use super::{LANES, Shared, millis, owner};
 use crate::DeadLetters;
 use crate::bus::Handler;
 
 /// Beats within a lease: so much faster than by its end do others hear of a process that has left, or come.
 const BEATS: u32 = 10;
 
-/// Says that a member is alive, by Redis' own clock, and returns all that are.
+/// Says that a member is alive, by Redis' own clock. Returns all that are, and after how many milliseconds the first of them is not
+/// unless it says so again. One that is said to live for longer than that comes from before the clock went back.
 static BEAT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"#!lua flags=allow-oom
@@ -24,8 +26,10 @@ static BEAT: LazyLock<Script> = LazyLock::new(|| {
         local now = time[1] * 1000 + math.floor(time[2] / 1000)
         redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
         redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+        redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. now + ARGV[2], '+inf')
         redis.call('PEXPIRE', KEYS[1], ARGV[2])
-        return redis.call('ZRANGE', KEYS[1], 0, -1)",
+        local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+        return {redis.call('ZRANGE', KEYS[1], 0, -1), first[2] - now}",
     )
 });
 
@@ -64,13 +68,16 @@ impl Work {
 
     /// Owns its share of the streams with these tags until `stop`.
     pub(super) async fn run(self: Arc<Self>, tags: Vec<String>, stop: CancellationToken) {
-        let mut beat = interval(self.shared.settings.lease / BEATS);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut owners: Vec<Option<Owner>> = tags.iter().map(|_| None).collect();
-        while stop.run_until_cancelled(beat.tick()).await.is_some() {
+        let mut pause = Duration::ZERO;
+        while stop.run_until_cancelled(sleep(pause)).await.is_some() {
+            pause = self.shared.settings.lease / BEATS;
             // Without an answer everything stays as it is: leases say who owns what, this only who is to.
             match self.beat().await {
-                Ok(members) => self.divide(&tags, &members, &mut owners),
+                Ok((members, first_ends)) => {
+                    self.divide(&tags, &members, &mut owners);
+                    pause = pause.min(first_ends);
+                }
                 Err(error) => {
                     tracing::debug!(consumer = self.consumer, error = %error, "Cannot ask Redis for other replicas; trying again");
                 }
@@ -108,12 +115,12 @@ impl Work {
         }
     }
 
-    async fn beat(&self) -> keyspace::Result<Vec<String>> {
+    async fn beat(&self) -> keyspace::Result<(Vec<String>, Duration)> {
         let mut beat = BEAT.key(&self.members);
-        beat.arg(&self.member).arg(u64::try_from(self.shared.settings.lease.as_millis()).unwrap_or(u64::MAX));
-        let mut members: Vec<String> = self.shared.keyspace.script(&beat).await?;
+        beat.arg(&self.member).arg(millis(self.shared.settings.lease));
+        let (mut members, first_ends): (Vec<String>, u64) = self.shared.keyspace.script(&beat).await?;
         members.sort_unstable();
-        Ok(members)
+        Ok((members, Duration::from_millis(first_ends)))
     }
 
     /// Others take over at their next beat.
