@@ -6,7 +6,8 @@ use std::{
 
 use contracts::PASSTHROUGHS;
 use futures_util::{TryFutureExt, future::BoxFuture};
-use http::{Request, Response, Uri, header::AUTHORIZATION, uri::PathAndQuery};
+use http::{Request, Response, Uri, header::AUTHORIZATION, request::Parts, uri::PathAndQuery};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use ids::Source;
 use metrics::{Counter, Label};
@@ -25,7 +26,7 @@ use crate::{
         breaker::Verdict,
         cut_off::cut_off,
         deadline,
-        replay::Replay,
+        replay::{Attempt, Replay},
         retry::{Failure, Kind, Retry, cannot_be_served},
     },
 };
@@ -33,8 +34,8 @@ use crate::{
 /// How a channel behaves.
 #[derive(Clone)]
 pub struct Settings {
-    /// Whether a request that was sent may be sent again. One that never left, for want of a connection, always may: it goes
-    /// to the next endpoint.
+    /// Whether a request that a server may have looked at, or was too busy for, may be sent again. One that has only met an
+    /// address where nobody listens, or a connection that was about to end, goes on in any case.
     pub retry: bool,
     /// How long a name among the endpoints is not asked again, unless an endpoint fails.
     pub lookup_interval: Duration,
@@ -58,7 +59,7 @@ impl Default for Settings {
 /// Calls to one service: the transport of its generated clients. Cheap to clone; clones share one connection to each
 /// endpoint.
 ///
-/// It connects at the first call, and again when a connection has ended: the server closes each before its SVID expires.
+/// It connects at the first call, and again before the SVIDs of a connection expire.
 #[derive(Clone)]
 pub struct Channel(Observed<Transport>);
 
@@ -178,8 +179,7 @@ impl Client {
             if let Some(deadline) = deadline {
                 deadline::restamp(deadline, &mut parts.headers)?;
             }
-            let attempt = body.attempt().expect("the first is always possible, a later one only if the body is kept");
-            let outcome = self.attempt(Request::from_parts(parts, Body::new(attempt)), call, &mut tried).await;
+            let outcome = self.attempt(parts, &body, call, &mut tried).await;
             match sends.again(&outcome, body.is_kept(), deadline, Instant::now()) {
                 Some(pause) => {
                     last = Some(outcome);
@@ -197,7 +197,8 @@ impl Client {
 
     async fn attempt(
         &self,
-        mut request: Request<Body>,
+        mut parts: Parts,
+        body: &Replay,
         call: Call,
         tried: &mut Vec<Arc<str>>,
     ) -> Result<Response<Body>, Failure> {
@@ -207,7 +208,7 @@ impl Client {
         })?;
         let endpoint = Arc::clone(&pick.endpoint);
         tried.push(Arc::clone(&endpoint.address));
-        *request.uri_mut() = uri(&endpoint.address, request.uri());
+        parts.uri = uri(&endpoint.address, &parts.uri);
         let probe = pick.probe;
         // All that is known about the connection to an endpoint that was out is that it did not serve.
         let (number, mut sender) = match endpoint.connection.sender(pick.probe).await {
@@ -226,6 +227,9 @@ impl Client {
             }
         };
         pick.sent();
+        let attempt = body.attempt().expect("the first is always possible, a later one only if the body is kept");
+        let waits = waits_for_body(parts.uri.path(), &attempt);
+        let request = Request::from_parts(parts, Body::new(attempt));
         match sender.send_request(request).await {
             Ok(answer) => {
                 let verdict = judge(&answer, &pick);
@@ -233,10 +237,11 @@ impl Client {
                 Ok(answer.map(|body| Body::new(body.map_err(broken))))
             }
             Err(error) => {
-                let (kind, verdict) = classify(&error);
+                let read = body.is_read();
+                let (kind, verdict) = classify(&error, waits && !read, read);
                 pick.end(verdict);
-                if let Kind::TurnedAway { .. } = kind {
-                    endpoint.connection.discard(number).await;
+                if kind == Kind::TurnedAway {
+                    endpoint.connection.discard(number);
                 }
                 self.look_up_again();
                 Err(Failure { kind, problem: cannot_be_served(error) })
@@ -288,23 +293,35 @@ fn judge<B, C>(answer: &Response<B>, pick: &Pick<C>) -> Verdict {
     if fails { Verdict::Fails } else { Verdict::Serves }
 }
 
-/// How far the request got, and what that says about the endpoint.
+/// Whether a server does nothing about a request before it has more of it than the head: so it is with the methods of the
+/// contract that take one message.
+fn waits_for_body(path: &str, body: &Attempt) -> bool {
+    !body.is_end_stream() && contracts::method(path).is_some_and(|method| !method.client_streaming)
+}
+
+/// How far the request got, and what that says about the endpoint. `held` says that its server has the head at most, and
+/// waits for more; `read`, that hyper has begun to send the body.
 ///
-/// The server has provably not looked at it if it was still here when the connection ended, if the server said with its
-/// GOAWAY that it would take no more (RFC 9113, section 6.8), or if it refused the stream (section 8.7). Any other reset is
-/// about this request alone; often it is the caller who broke off.
-fn classify(error: &hyper::Error) -> (Kind, Verdict) {
+/// The server has provably not looked at a request that is held, or that was still here when the connection ended. Nor has it
+/// if it said with its GOAWAY that it would take no more (RFC 9113, section 6.8), or if it refused the stream (section 8.7).
+/// Any other reset is about this request alone; often it is the caller who broke off.
+///
+/// That a request is held must be known because of hyper (1.12): when a GOAWAY comes just as it passes a request on, it gives
+/// that up, by the name of the GOAWAY or of its own dispatch task, though the server may take it. It has not begun to read the
+/// body then. So a GOAWAY proves something only where the body was read, or the request is held.
+fn classify(error: &hyper::Error, held: bool, read: bool) -> (Kind, Verdict) {
     let h2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     let reason = h2.and_then(h2::Error::reason);
     match h2 {
-        _ if error.is_canceled() => (Kind::TurnedAway { sent: false }, Verdict::Nothing),
-        Some(h2) if h2.is_go_away() && h2.is_remote() && reason == Some(h2::Reason::NO_ERROR) => {
-            (Kind::TurnedAway { sent: true }, Verdict::Nothing)
-        }
         Some(h2) if h2.is_reset() && h2.is_remote() && reason == Some(h2::Reason::REFUSED_STREAM) => {
             (Kind::Refused, Verdict::Fails)
         }
         Some(h2) if h2.is_reset() => (Kind::Broken, Verdict::Nothing),
+        Some(h2) if h2.is_go_away() && h2.is_remote() && reason == Some(h2::Reason::NO_ERROR) => {
+            (if held || read { Kind::TurnedAway } else { Kind::Broken }, Verdict::Nothing)
+        }
+        _ if error.is_canceled() => (Kind::TurnedAway, Verdict::Nothing),
+        _ if held => (Kind::TurnedAway, Verdict::Fails),
         _ => (Kind::Broken, Verdict::Fails),
     }
 }

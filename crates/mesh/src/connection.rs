@@ -4,14 +4,16 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use ids::{Clock, SystemClock};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Mutex,
@@ -21,7 +23,7 @@ use tonic::body::Body;
 
 use crate::{
     Identity, Workload,
-    tls::{self, Connector},
+    tls::{self, Age, Connector},
 };
 
 /// Attempts to connect, with these pauses before each: a handshake that meets a rotation fails and then works.
@@ -43,6 +45,8 @@ pub(crate) struct Connection {
     dialler: Arc<Dialler>,
     address: Arc<str>,
     state: Mutex<State>,
+    /// Connections up to this number get no more calls.
+    discarded: AtomicU64,
 }
 
 #[derive(Default)]
@@ -80,8 +84,7 @@ impl Dialler {
 
     async fn dial_once(&self, address: &str) -> Result<Open, tls::Error> {
         let (stream, expires) = self.connector()?.connect(address, &self.server).await?;
-        // Certificates are judged on the machine's clock.
-        let left = expires.since(SystemClock.now());
+        let age = Age::until(expires);
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_header_list_size(HEADERS)
@@ -89,7 +92,7 @@ impl Dialler {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
-            .handshake(TokioIo::new(Ending { stream, end: Box::pin(sleep(left)) }))
+            .handshake(TokioIo::new(Ending { stream, end: Box::pin(sleep(age.left)) }))
             .await
             .map_err(io::Error::other)?;
         let server = self.server.clone();
@@ -98,7 +101,7 @@ impl Dialler {
                 tracing::debug!(error = &error as &dyn std::error::Error, mesh.server = %server, "A connection broke");
             }
         });
-        Ok(Open { sender, renew: Instant::now() + left * 3 / 4 })
+        Ok(Open { sender, renew: Instant::now() + age.client() })
     }
 
     /// Made at the first call, since it needs a runtime.
@@ -114,18 +117,19 @@ impl Dialler {
 
 impl Connection {
     pub(crate) fn new(dialler: Arc<Dialler>, address: Arc<str>) -> Self {
-        Self { dialler, address, state: Mutex::default() }
+        Self { dialler, address, state: Mutex::default(), discarded: AtomicU64::new(0) }
     }
 
     /// The present connection and its number, or a new one: always that if it must be `fresh`. Whoever comes while it is
     /// being made waits for it.
     ///
-    /// The server says at half of the time that the SVIDs have left when to make a new one. Should it not, this side does
-    /// so at three quarters, and ends the connection when the first of them expires.
+    /// This side makes a new one before the server asks for it, so that a GOAWAY seldom meets a call, and ends the connection
+    /// when the first of the two SVIDs expires.
     pub(crate) async fn sender(&self, fresh: bool) -> Result<(u64, http2::SendRequest<Body>), Arc<tls::Error>> {
         let asked = Instant::now();
         let mut state = self.state.lock().await;
-        let usable = |open: &&Open| !fresh && !open.sender.is_closed() && Instant::now() < open.renew;
+        let discarded = state.number <= self.discarded.load(Ordering::Acquire);
+        let usable = |open: &&Open| !fresh && !discarded && !open.sender.is_closed() && Instant::now() < open.renew;
         if let Some(open) = state.open.as_ref().filter(usable) {
             return Ok((state.number, open.sender.clone()));
         }
@@ -148,11 +152,8 @@ impl Connection {
     }
 
     /// Nothing new is sent on that connection; what was sent is finished.
-    pub(crate) async fn discard(&self, number: u64) {
-        let mut state = self.state.lock().await;
-        if state.number == number {
-            state.open = None;
-        }
+    pub(crate) fn discard(&self, number: u64) {
+        self.discarded.fetch_max(number, Ordering::AcqRel);
     }
 }
 

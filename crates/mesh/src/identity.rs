@@ -171,9 +171,12 @@ async fn measure(workload: Workload, x509: X509Source) {
 }
 
 /// The end of a certificate's validity; `None` when it is no certificate.
+///
+/// The second that it names belongs to it (RFC 5280, section 4.1.2.5), and whoever verifies it judges so. Else a certificate
+/// of two seconds that is renewed at half could be taken for expired just before the next one comes.
 pub(crate) fn expiry(der: &[u8]) -> Option<Timestamp> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    Some(Timestamp::from_seconds(certificate.validity().not_after.timestamp()))
+    Some(Timestamp::from_seconds(certificate.validity().not_after.timestamp() + 1))
 }
 
 async fn sources(endpoint: &str) -> Result<(X509Source, JwtSource), Error> {
@@ -191,4 +194,20 @@ async fn sources(endpoint: &str) -> Result<(X509Source, JwtSource), Error> {
 /// The process's one crypto provider. An earlier one would have to be the same: only aws-lc-rs is compiled in.
 fn install_crypto() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_good_for_the_whole_of_its_last_second() {
+        let mut params = CertificateParams::default();
+        params.not_after = date_time_ymd(2030, 1, 1);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(expiry(certificate.der()), Some(Timestamp::from_seconds(1_893_456_000 + 1)));
+        assert_eq!(expiry(b"no certificate"), None);
+    }
 }

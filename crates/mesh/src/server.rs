@@ -14,7 +14,6 @@ use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use ids::{Clock, SystemClock};
 use status::{Problem, Reason};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -28,7 +27,7 @@ use tower::{Layer, Service};
 use crate::{
     Authorizer, Identity, Peer,
     layer::{cut_off::is_grpc, deadline, framing},
-    tls::Acceptor,
+    tls::{Acceptor, Age},
 };
 
 pub use crate::tls::Error;
@@ -43,16 +42,14 @@ const STREAMS: u32 = 1024;
 const HEADERS: u32 = 64 * 1024;
 /// How long a connection may be silent before it is asked for a sign of life, and how long that may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// When a connection is replaced though its SVIDs are good for longer.
-const MAX_AGE: Duration = Duration::from_mins(30);
 /// Memory that one call may fill before its reader must catch up.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// A server that trusts nobody without an SVID of its trust domain, and lets its [`Authorizer`] decide about each call.
 ///
-/// A connection does not outlive the SVIDs that it was made with: at half of what they have left the client is told to
-/// make a new one (GOAWAY, which loses no call), and when the first of them expires it is closed.
+/// A connection does not outlive the SVIDs that it was made with: at half of what they have left a client that has not made
+/// a new one by itself is told to (GOAWAY, which loses no call), and when the first of them expires it is closed.
 pub struct Server {
     identity: Identity,
     authorizer: Authorizer,
@@ -108,7 +105,6 @@ impl Server {
         kill: CancellationToken,
     ) -> Result<(), Error> {
         let acceptor = Acceptor::new(self.identity.clone())?;
-        let identity = self.identity.clone();
         let router = self.router();
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
@@ -119,14 +115,14 @@ impl Server {
                 let connection = permit(&connections).await;
                 let handshake = permit(&handshakes).await;
                 let Some(tcp) = accept(&listener).await else { continue };
-                let (acceptor, identity, router) = (acceptor.clone(), identity.clone(), router.clone());
+                let (acceptor, router) = (acceptor.clone(), router.clone());
                 let (drain, kill) = (drain.clone(), kill.clone());
                 tasks.spawn(async move {
                     let accepted = drain.run_until_cancelled(acceptor.accept(tcp)).await;
                     drop(handshake);
                     match accepted {
-                        Some(Ok((stream, peer))) => {
-                            let age = Age::of(&identity, &peer);
+                        Some(Ok((stream, peer, expires))) => {
+                            let age = Age::until(expires);
                             serve_connection(TokioIo::new(stream), peer, router, age, &drain, &kill).await;
                         }
                         Some(Err(error)) => {
@@ -208,24 +204,6 @@ async fn accept(listener: &TcpListener) -> Option<TcpStream> {
     }
 }
 
-/// How long a connection may live.
-struct Age {
-    /// After this the client is told to make a new one.
-    renew: Duration,
-    /// And this much later it is closed.
-    grace: Duration,
-}
-
-impl Age {
-    /// Certificates are judged on the machine's clock, so that counts here too.
-    fn of(identity: &Identity, peer: &Peer) -> Self {
-        let expires = identity.leaf_expiry().map_or(peer.expires, |own| own.min(peer.expires));
-        let left = expires.since(SystemClock.now());
-        let renew = (left / 2).min(MAX_AGE);
-        Self { renew, grace: left.saturating_sub(renew) }
-    }
-}
-
 async fn serve_connection(
     io: TokioIo<tokio_rustls::server::TlsStream<TcpStream>>,
     peer: Peer,
@@ -251,14 +229,14 @@ async fn serve_connection(
     let mut ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = drain.cancelled() => None,
-        () = sleep(age.renew) => None,
+        () = sleep(age.server()) => None,
     };
     if ended.is_none() {
         connection.as_mut().graceful_shutdown();
         ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = kill.cancelled() => None,
-            () = sleep(age.grace) => None,
+            () = sleep(age.left.saturating_sub(age.server())) => None,
         };
     }
     if let Some(Err(error)) = ended {

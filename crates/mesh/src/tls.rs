@@ -2,8 +2,8 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use ids::Timestamp;
-use rustls::pki_types::ServerName;
+use ids::{Clock, SystemClock, Timestamp};
+use rustls::pki_types::{CertificateDer, ServerName};
 use spiffe::{SpiffeId, cert::spiffe_id_from_der};
 use spiffe_rustls::{TlsStatus, TrustDomainPolicy, authorizer, mtls_client, mtls_server};
 use tokio::{
@@ -17,6 +17,8 @@ use crate::{Identity, Workload, identity::expiry};
 
 /// How long one side waits for the other to finish the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// When a connection is replaced though its SVIDs are good for longer.
+const MAX_AGE: Duration = Duration::from_mins(30);
 /// How long a new SVID may take to be converted for rustls before a handshake is tried nevertheless.
 const CONVERSION: Duration = Duration::from_secs(1);
 const ALPN: [&[u8]; 1] = [b"h2"];
@@ -82,15 +84,21 @@ impl Acceptor {
         Ok(Self { identity, tls: Arc::new(config).into(), status })
     }
 
-    pub(crate) async fn accept(&self, tcp: TcpStream) -> Result<(server::TlsStream<TcpStream>, Peer), Error> {
+    /// A connection, who is at its other end, and when the first of the two SVIDs expires.
+    pub(crate) async fn accept(
+        &self,
+        tcp: TcpStream,
+    ) -> Result<(server::TlsStream<TcpStream>, Peer, Timestamp), Error> {
         let address = tcp.peer_addr()?;
         converted(&self.status).await;
+        // Before the handshake: should a new one come meanwhile, this is the earlier.
+        let own = self.identity.leaf_expiry();
         let stream = timeout(HANDSHAKE, self.tls.accept(tcp)).await.map_err(|_| Error::Timeout)??;
-        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).ok_or(Error::NoSvid)?;
+        let leaf = leaf(stream.get_ref().1)?;
         let id = spiffe_id_from_der(leaf).map_err(|_| Error::NoSvid)?;
         let expires = expiry(leaf).ok_or(Error::NoSvid)?;
         let workload = Workload::of(&id, self.identity.namespace());
-        Ok((stream, Peer { id, workload, address, expires }))
+        Ok((stream, Peer { id, workload, address, expires }, own.map_or(expires, |own| own.min(expires))))
     }
 }
 
@@ -122,7 +130,7 @@ impl Connector {
         server: &Workload,
     ) -> Result<(BufReader<client::TlsStream<TcpStream>>, Timestamp), Error> {
         converted(&self.status).await;
-        // Before the handshake: should a new one come meanwhile, this is the earlier.
+        // As in `accept`.
         let own = self.identity.leaf_expiry();
         // The name is not looked at: the certificate's SPIFFE ID is.
         let name = ServerName::try_from(server.as_str().to_owned()).map_err(io::Error::other)?;
@@ -136,9 +144,39 @@ impl Connector {
             Ok(stream)
         };
         let stream = timeout(HANDSHAKE, handshake).await.map_err(|_| Error::Timeout)??;
-        let leaf = stream.get_ref().get_ref().1.peer_certificates().and_then(<[_]>::first).ok_or(Error::NoSvid)?;
-        let expires = expiry(leaf).ok_or(Error::NoSvid)?;
+        let expires = expiry(leaf(stream.get_ref().get_ref().1)?).ok_or(Error::NoSvid)?;
         Ok((stream, own.map_or(expires, |own| own.min(expires))))
+    }
+}
+
+/// What the peer has shown.
+fn leaf(connection: &rustls::CommonState) -> Result<&CertificateDer<'static>, Error> {
+    connection.peer_certificates().and_then(<[_]>::first).ok_or(Error::NoSvid)
+}
+
+/// How old a connection may become.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Age {
+    /// Then the first of its SVIDs expires, and what is still going on ends.
+    pub(crate) left: Duration,
+}
+
+impl Age {
+    /// Of a connection made now. Certificates are judged on the machine's clock, so that counts here too.
+    pub(crate) fn until(expires: Timestamp) -> Self {
+        Self { left: expires.since(SystemClock.now()) }
+    }
+
+    /// After this the server asks for a new one: early enough for what is in flight to be finished.
+    pub(crate) fn server(self) -> Duration {
+        (self.left / 2).min(MAX_AGE)
+    }
+
+    /// After this the client makes a new one: before the server asks for it, since only the client knows when it is not
+    /// about to send something. What is left lies between a request's departure and its arrival, with room for clocks that
+    /// differ.
+    pub(crate) fn client(self) -> Duration {
+        self.server() * 3 / 4
     }
 }
 
@@ -147,4 +185,20 @@ async fn converted(status: &TlsStatus) {
     let mut status = status.clone();
     let wait = async { while !status.current().available && status.changed().await.is_ok() {} };
     let _ = timeout(CONVERSION, wait).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_client_renews_before_the_server_asks_and_there_is_time_to_finish(millis in 0_u64..100_000_000) {
+            let age = Age { left: Duration::from_millis(millis) };
+            prop_assert!(age.server() <= MAX_AGE && age.server() * 2 <= age.left);
+            prop_assert!(age.client() * 4 <= age.server() * 3);
+        }
+    }
 }

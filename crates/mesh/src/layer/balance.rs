@@ -170,14 +170,18 @@ impl<C> Balance<C> {
     }
 
     /// A call that can be repeated is the best probe, since nobody notices when it fails. Any other goes to endpoints that
-    /// serve, and probes where there are none; at last it tries where nobody listened.
+    /// serve, and probes where there are none, or where no better call has come; at last it tries where nobody listened.
     fn choose<'a>(
         &self,
         among: &[&'a Arc<Endpoint<C>>],
         call: Call,
         now: Instant,
     ) -> Option<(&'a Arc<Endpoint<C>>, bool)> {
-        let probe = among.iter().find(|endpoint| endpoint.gate(now) == Gate::Probe).map(|endpoint| (*endpoint, true));
+        let at = |gate| among.iter().find(|endpoint| endpoint.gate(now) == gate).map(|endpoint| (*endpoint, true));
+        let (overdue, probe) = (at(Gate::Overdue), at(Gate::Probe));
+        if overdue.is_some() {
+            return overdue;
+        }
         if call.repeatable && probe.is_some() {
             return probe;
         }
@@ -240,7 +244,7 @@ impl<C> Set<C> {
 fn all_out<C>(endpoints: &[Arc<Endpoint<C>>], now: Instant) -> AllOut {
     let waits = endpoints.iter().filter_map(|endpoint| match endpoint.gate(now) {
         Gate::Shut(wait) | Gate::Absent(wait) => Some(wait),
-        Gate::Open | Gate::Probe => None,
+        Gate::Open | Gate::Probe | Gate::Overdue => None,
     });
     AllOut(waits.min().unwrap_or(Duration::from_secs(1)))
 }
@@ -396,7 +400,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::breaker::OVERDUE, *};
 
     const UNARY: Call = Call { repeatable: true, streaming: false };
     const UNSAFE: Call = Call { repeatable: false, streaming: false };
@@ -429,6 +433,17 @@ mod tests {
         {
             balance.pick(UNSAFE, &others).unwrap().end(Verdict::Fails);
         }
+    }
+
+    /// As if it had been put out so long ago, for a second.
+    fn put_out_since(balance: &Balance<()>, name: &str, verdict: Verdict, since: Duration) -> Arc<Endpoint<()>> {
+        let then = Instant::now() - since;
+        let mut breaker = Breaker::new(then);
+        while breaker.record(verdict, false, then, 0.0).is_none() {}
+        let endpoint =
+            lock(&balance.set).endpoints.iter().find(|endpoint| &*endpoint.address == name).cloned().unwrap();
+        endpoint.state().breaker = breaker;
+        endpoint
     }
 
     #[test]
@@ -513,11 +528,7 @@ mod tests {
     #[test]
     fn a_call_that_can_be_repeated_is_the_probe_and_another_only_where_nobody_else_serves() {
         let balance = balance(&["a", "b"]);
-        put_out(&balance, "a");
-        let out = lock(&balance.set).endpoints.iter().find(|endpoint| &*endpoint.address == "a").cloned().unwrap();
-        let mut due = Breaker::new(Instant::now() - Duration::from_mins(2));
-        while due.record(Verdict::Fails, false, Instant::now() - Duration::from_mins(2), 0.0).is_none() {}
-        out.state().breaker = due;
+        let out = put_out_since(&balance, "a", Verdict::Fails, Duration::from_millis(1200));
         for _ in 0..100 {
             assert_eq!(&*picked(&balance, &[]), "b");
         }
@@ -530,6 +541,20 @@ mod tests {
 
         put_out(&balance, "b");
         assert_eq!(&*picked(&balance, &[]), "a");
+    }
+
+    #[test]
+    fn an_endpoint_comes_back_though_no_call_can_be_repeated() {
+        let penalty = Duration::from_millis(1200);
+        for (verdict, since) in [(Verdict::Absent, penalty), (Verdict::Fails, penalty + OVERDUE)] {
+            let balance = balance(&["a", "b"]);
+            let out = put_out_since(&balance, "a", verdict, since);
+            let probe = balance.pick(UNSAFE, &[]).unwrap();
+            assert!(probe.probe && &*probe.endpoint.address == "a", "{verdict:?}");
+            assert!(!balance.pick(UNSAFE, &[]).unwrap().probe, "one at a time");
+            probe.end(Verdict::Serves);
+            assert_eq!(out.gate(Instant::now()), Gate::Open);
+        }
     }
 
     #[test]

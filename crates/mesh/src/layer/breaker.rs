@@ -14,6 +14,8 @@ const WINDOW: usize = 10;
 /// How long an endpoint is left alone at first; twice as long after each probe that fails.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(1);
+/// How long a probe that is due waits for a call that can be repeated.
+pub(super) const OVERDUE: Duration = Duration::from_secs(10);
 
 /// What a call says about the endpoint that it went to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +36,11 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {
     Open,
-    /// One call may, to find out.
+    /// One call may, to find out; better one that can be repeated.
     Probe,
+    /// One call is to find out, whatever it is: nothing is lost where nobody listened, and elsewhere no call came that could
+    /// be repeated.
+    Overdue,
     /// None may, for so long.
     Shut(Duration),
     /// Nobody listened there, and none need try for so long. One that has nowhere else to go may: the process may have come
@@ -70,6 +75,9 @@ impl Breaker {
     pub(crate) fn gate(&self, now: Instant) -> Gate {
         match self.0 {
             State::In { .. } => Gate::Open,
+            State::Out { until, absent, .. } if until + if absent { Duration::ZERO } else { OVERDUE } <= now => {
+                Gate::Overdue
+            }
             State::Out { until, .. } if until <= now => Gate::Probe,
             State::Out { until, absent: true, .. } => Gate::Absent(until - now),
             State::Out { until, .. } => Gate::Shut(until - now),
@@ -207,6 +215,7 @@ mod tests {
         let penalty = out(&mut breaker, Verdict::Fails, now);
         assert_eq!(breaker.gate(now), Gate::Shut(penalty));
         assert_eq!(breaker.gate(now + penalty), Gate::Probe);
+        assert_eq!(breaker.gate(now + penalty + OVERDUE), Gate::Overdue);
     }
 
     #[test]

@@ -34,6 +34,8 @@ struct State {
     ended: bool,
     /// The number of the attempt that may read.
     attempt: usize,
+    /// Whether it has.
+    read: bool,
 }
 
 #[derive(Clone)]
@@ -44,7 +46,7 @@ enum Part {
 
 impl Replay {
     pub(crate) fn new(body: tonic::body::Body) -> Self {
-        let state = State { body, parts: Some(Vec::new()), size: 0, ended: false, attempt: 0 };
+        let state = State { body, parts: Some(Vec::new()), size: 0, ended: false, attempt: 0, read: false };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -53,11 +55,17 @@ impl Replay {
         lock(&self.0).parts.is_some()
     }
 
+    /// Whether anything was read of the present attempt. Before that its server has the request's head at most.
+    pub(crate) fn is_read(&self) -> bool {
+        lock(&self.0).read
+    }
+
     /// The whole body from its beginning; `None` when it is not remembered any more.
     pub(crate) fn attempt(&self) -> Option<Attempt> {
         let mut state = lock(&self.0);
         state.parts.as_ref()?;
         state.attempt += 1;
+        state.read = false;
         Some(Attempt { state: Arc::clone(&self.0), number: state.attempt, sent: 0 })
     }
 }
@@ -87,6 +95,7 @@ impl Body for Attempt {
             let problem = Problem::new(Reason::Unavailable).because("the request was taken over by another attempt");
             return Poll::Ready(Some(Err(problem.into())));
         }
+        state.read = true;
         if let Some(part) = state.parts.as_ref().and_then(|parts| parts.get(this.sent)) {
             this.sent += 1;
             return Poll::Ready(Some(Ok(part.clone().into())));
@@ -205,6 +214,17 @@ mod tests {
         let second = replay.attempt().unwrap();
         assert!(first.frame().now_or_never().unwrap().unwrap().is_err());
         assert_eq!(read(second), [1, 2]);
+    }
+
+    #[test]
+    fn each_attempt_is_known_to_be_unread_until_it_is_read() {
+        let replay = Replay::new(body(vec![vec![1]]));
+        for _ in 0..2 {
+            let mut attempt = replay.attempt().unwrap();
+            assert!(!replay.is_read() && !attempt.is_end_stream());
+            attempt.frame().now_or_never().unwrap();
+            assert!(replay.is_read());
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! What is certain to have had no effect may be repeated whatever the call is; what may have had one, only where the
 //! contract says that twice is as good as once, and an answer that has begun never. A budget keeps clients from making an
 //! outage worse: it is spent by calls that a server has seen, or will. One that finds nobody at an address goes on to the
-//! next for nothing, and so does one that a server turns away because it is about to end.
+//! next for nothing, and so does one that is turned away because its connection is about to end. Those two have only looked
+//! for somebody to ask, so they go on with retries off, too.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -40,8 +41,8 @@ pub(crate) enum Kind {
     AllOut,
     /// There is no connection to that endpoint, so that nothing was sent. Is there another?
     Unreached { others: bool },
-    /// The server has not looked at the call, because it is ending: a new connection will do. Was it sent?
-    TurnedAway { sent: bool },
+    /// The server has not looked at the call, because the connection is ending: a new one will do.
+    TurnedAway,
     /// The server has not looked at the call, because it has too many.
     Refused,
     /// Nobody knows what has happened.
@@ -63,8 +64,18 @@ pub(crate) struct Sends<'a> {
     retry: &'a Retry,
     repeatable: bool,
     count: u32,
-    /// Pauses so far.
-    pauses: u32,
+    /// How many of them were repetitions; the others were passed on.
+    repetitions: u32,
+}
+
+/// What follows an outcome.
+enum Next {
+    /// Nothing: it stands.
+    Stands,
+    /// The call goes on to another endpoint or connection, at once and for nothing.
+    PassOn,
+    /// It is sent again if the budget allows it, after that pause at least.
+    Repeat(Duration),
 }
 
 impl Retry {
@@ -92,7 +103,7 @@ impl Retry {
     /// A call begins.
     pub(crate) fn begin(&self, repeatable: bool) -> Sends<'_> {
         self.budget().deposit();
-        Sends { retry: self, repeatable, count: 0, pauses: 0 }
+        Sends { retry: self, repeatable, count: 0, repetitions: 0 }
     }
 
     fn budget(&self) -> std::sync::MutexGuard<'_, Budget> {
@@ -110,49 +121,57 @@ impl Sends<'_> {
         deadline: Option<Instant>,
         now: Instant,
     ) -> Option<Duration> {
-        self.count(outcome);
-        let enabled = self.retry.enabled;
-        let mut wanted = Duration::ZERO;
-        let (allowed, free) = match outcome {
-            Err(Failure { kind: Kind::AllOut, .. }) => (false, false),
-            Err(Failure { kind: Kind::Unreached { others }, .. }) => (*others || enabled, *others),
-            Err(Failure { kind: Kind::TurnedAway { sent }, .. }) => (!*sent || enabled, true),
-            Err(Failure { kind: Kind::Refused, .. }) => (enabled, false),
-            Err(Failure { kind: Kind::Broken, .. }) => (self.repeatable, false),
-            Ok(answer) => match unavailable(answer) {
-                Some(problem) => {
-                    wanted = problem.retry_delay().unwrap_or_default();
-                    (self.repeatable, false)
-                }
-                None => (false, false),
-            },
-        };
+        self.measure(outcome);
+        let next = self.next(outcome);
         // Each endpoint that cannot be reached is met once, so they need no bound.
         let unreached = matches!(outcome, Err(Failure { kind: Kind::Unreached { others: true }, .. }));
         self.count += u32::from(!unreached);
-        if !allowed || !replayable || self.count >= SENDS || wanted > LONGEST {
+        if !replayable || self.count >= SENDS {
             return None;
         }
-        let pause = if free { Duration::ZERO } else { self.pause().max(wanted) };
+        let pause = match next {
+            Next::PassOn => Duration::ZERO,
+            Next::Repeat(wanted) if wanted <= LONGEST => self.pause().max(wanted),
+            Next::Repeat(_) | Next::Stands => return None,
+        };
         if deadline.is_some_and(|deadline| now + pause >= deadline) {
             return None;
         }
-        if !free && !self.retry.budget().withdraw(now) {
-            self.retry.exhausted.increment(1);
-            return None;
+        if let Next::Repeat(_) = next {
+            if !self.retry.budget().withdraw(now) {
+                self.retry.exhausted.increment(1);
+                return None;
+            }
+            self.repetitions += 1;
         }
         Some(pause)
     }
 
+    fn next(&self, outcome: &Result<Response<Body>, Failure>) -> Next {
+        let repeat = |allowed, wanted| if allowed { Next::Repeat(wanted) } else { Next::Stands };
+        let kind = match outcome {
+            Err(failure) => failure.kind,
+            Ok(answer) => {
+                let Some(problem) = unavailable(answer) else { return Next::Stands };
+                return repeat(self.repeatable, problem.retry_delay().unwrap_or_default());
+            }
+        };
+        match kind {
+            Kind::AllOut => Next::Stands,
+            Kind::TurnedAway | Kind::Unreached { others: true } => Next::PassOn,
+            Kind::Refused | Kind::Unreached { others: false } => repeat(self.retry.enabled, Duration::ZERO),
+            Kind::Broken => repeat(self.repeatable, Duration::ZERO),
+        }
+    }
+
     /// From half to all of it, so that those who failed together do not come back together.
-    fn pause(&mut self) -> Duration {
-        let longest = (PAUSE * 2_u32.pow(self.pauses.min(8))).min(LONGEST);
-        self.pauses += 1;
+    fn pause(&self) -> Duration {
+        let longest = (PAUSE * 2_u32.pow(self.repetitions)).min(LONGEST);
         longest.mul_f64(f64::midpoint(1.0, fraction(&self.retry.source)))
     }
 
-    fn count(&self, outcome: &Result<Response<Body>, Failure>) {
-        if self.count > 0 {
+    fn measure(&self, outcome: &Result<Response<Body>, Failure>) {
+        if self.repetitions > 0 {
             let answered = outcome.as_ref().is_ok_and(|answer| unavailable(answer).is_none());
             if answered { &self.retry.answered } else { &self.retry.failed }.increment(1);
         }
@@ -230,31 +249,21 @@ mod tests {
             assert!(is_sent_again(true, true, &outcome));
             assert!(!is_sent_again(true, false, &outcome));
         }
-        for kind in [
-            Kind::Unreached { others: true },
-            Kind::Unreached { others: false },
-            Kind::TurnedAway { sent: true },
-            Kind::TurnedAway { sent: false },
-            Kind::Refused,
-        ] {
+        for kind in
+            [Kind::Unreached { others: true }, Kind::Unreached { others: false }, Kind::TurnedAway, Kind::Refused]
+        {
             assert!(is_sent_again(true, false, &failure(kind)), "{kind:?}");
         }
     }
 
     #[test]
-    fn with_retries_off_nothing_is_sent_twice() {
-        for kind in [
-            Kind::Unreached { others: false },
-            Kind::TurnedAway { sent: true },
-            Kind::Refused,
-            Kind::Broken,
-            Kind::AllOut,
-        ] {
+    fn with_retries_off_only_what_nobody_was_asked_goes_on() {
+        for kind in [Kind::Unreached { others: false }, Kind::Refused, Kind::Broken, Kind::AllOut] {
             assert!(!is_sent_again(false, true, &failure(kind)), "{kind:?}");
         }
         assert!(!is_sent_again(false, true, &Ok(answer(Problem::new(Reason::Unavailable)))));
-        for kind in [Kind::Unreached { others: true }, Kind::TurnedAway { sent: false }] {
-            assert!(is_sent_again(false, false, &failure(kind)), "{kind:?}: it was never sent");
+        for kind in [Kind::Unreached { others: true }, Kind::TurnedAway] {
+            assert!(is_sent_again(false, false, &failure(kind)), "{kind:?}");
         }
     }
 

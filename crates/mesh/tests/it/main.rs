@@ -2,6 +2,7 @@
 //! implementations of real contracts.
 
 mod authorize;
+mod connection;
 mod deadline;
 mod drain;
 mod metrics;
