@@ -88,11 +88,10 @@ pub const PROCESS: Process<Config> = Process {
 
 /// Binds the ports and sets up all that requests need. The address of what it returns is the public one.
 pub async fn build(mut config: Config, platform: Platform) -> Result<Bound, Error> {
-    let listeners = listener::bind(config.server.listen)
-        .await
+    let sockets = listener::take(config.server.listen)
         .map_err(|source| Error::Listen { address: config.server.listen, source })?;
     config.server.listen =
-        listeners[0].local_addr().map_err(|source| Error::Listen { address: config.server.listen, source })?;
+        sockets[0].local_addr().map_err(|source| Error::Listen { address: config.server.listen, source })?;
     let certificate = config.tls.as_ref().map(tls::Certificate::load).transpose()?;
     let acceptor = certificate.as_ref().map(tls::Certificate::acceptor).transpose()?;
 
@@ -110,16 +109,21 @@ pub async fn build(mut config: Config, platform: Platform) -> Result<Bound, Erro
     if let Some(certificate) = certificate {
         builder = builder.task("certificate", |drain| async move { certificate.watch(drain).await });
     }
-    let serve = |drain: Drain| async move {
-        gateway.own.serving(true).await;
-        let unready = drain.drain.clone();
-        let served = listener::serve(listeners, acceptor, router, config, drain);
-        let goodbye = async {
-            unready.cancelled().await;
-            gateway.own.serving(false).await;
-        };
-        tokio::join!(served, goodbye);
-        Ok(())
+    let serve = |drain: Drain| {
+        let address = config.server.listen;
+        let listeners = listener::listen(sockets).map_err(|source| Error::Listen { address, source });
+        async move {
+            let listeners = listeners?;
+            gateway.own.serving(true).await;
+            let unready = drain.drain.clone();
+            let served = listener::serve(listeners, acceptor, router, config, drain);
+            let goodbye = async {
+                unready.cancelled().await;
+                gateway.own.serving(false).await;
+            };
+            tokio::join!(served, goodbye);
+            Ok(())
+        }
     };
     Ok(builder.server(serve).bind().await?)
 }

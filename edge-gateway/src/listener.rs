@@ -14,7 +14,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
 };
-use chassis::Drain;
+use chassis::{Drain, port};
 use http::Request;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -24,7 +24,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, watch},
 };
 use tokio_rustls::TlsAcceptor;
@@ -43,14 +43,27 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Binds the address; for an IPv4 loopback one [::1] too, where there is one, since browsers may resolve `localhost` to it.
-pub(crate) async fn bind(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
-    let first = TcpListener::bind(address).await?;
+/// Takes the address; for an IPv4 loopback one [::1] too, where there is one, since browsers may resolve `localhost` to it.
+pub(crate) fn take(address: SocketAddr) -> io::Result<Vec<TcpSocket>> {
+    let first = port::take(address)?;
     let bound = first.local_addr()?;
-    let mut listeners = vec![first];
+    let mut sockets = vec![first];
     if bound.is_ipv4() && bound.ip().is_loopback() {
-        match TcpListener::bind((Ipv6Addr::LOCALHOST, bound.port())).await {
-            Ok(second) => listeners.push(second),
+        match port::take((Ipv6Addr::LOCALHOST, bound.port()).into()) {
+            Ok(second) => sockets.push(second),
+            Err(error) => tracing::debug!(%error, "does not listen on [::1]"),
+        }
+    }
+    Ok(sockets)
+}
+
+/// Accepts connections at the address that was taken; at [::1] unless somebody else has come to listen there meanwhile.
+pub(crate) fn listen(sockets: Vec<TcpSocket>) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for socket in sockets {
+        match port::listen(socket) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if listeners.is_empty() => return Err(error),
             Err(error) => tracing::debug!(%error, "does not listen on [::1]"),
         }
     }
@@ -281,5 +294,21 @@ impl http_body::Body for Held {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{listen, take};
+
+    #[tokio::test]
+    async fn edges_with_the_same_port_of_different_addresses_share_one_loopback_and_both_listen() {
+        let first = take("127.0.0.2:0".parse().unwrap()).unwrap();
+        let (one, mut other) = (first[0].local_addr().unwrap(), first[0].local_addr().unwrap());
+        other.set_ip([127, 0, 0, 3].into());
+        let second = take(other).unwrap();
+        for (sockets, address) in [(first, one), (second, other)] {
+            assert_eq!(listen(sockets).unwrap()[0].local_addr().unwrap(), address);
+        }
     }
 }

@@ -10,12 +10,15 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::gate::Gates;
+use crate::gate::{Gate, Gates};
 use crate::task::{self, Task, Tasks};
 use crate::{BoxError, Drain, Draining, ServerSettings, admin};
 
 /// How long calls may take to end once they have been told to for the last time.
 const KILL: Duration = Duration::from_secs(1);
+
+/// The gate that holds until the service listens, which is after all others.
+const PORT: &str = "port";
 
 /// Why a service did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +49,7 @@ pub enum Error {
     Task(#[from] task::Error),
 }
 
-/// What serves until it is drained.
+/// Listens, and answers with what serves until it is drained.
 pub(crate) type Serving = Box<dyn FnOnce(Drain) -> BoxFuture<'static, Result<(), BoxError>> + Send>;
 
 /// What a service is made of.
@@ -93,16 +96,17 @@ impl Bound {
         self.admin_address
     }
 
-    /// Serves until `drain` is cancelled, and then ends in order: not ready, a pause for load balancers, GOAWAY, watches,
-    /// calls in flight, consumers and relay, databases. It ends in the same order, and with an error, if the server or a
-    /// background task fails.
+    /// Serves, from when every gate is ready for the first time, until `drain` is cancelled, and then ends in order: not ready,
+    /// a pause for load balancers, GOAWAY, watches, calls in flight, consumers and relay, databases. It ends in the same order,
+    /// and with an error, if the server or a background task fails.
     pub async fn serve(self, drain: CancellationToken) -> Result<(), Error> {
         let Parts { name, settings, gates, draining, metrics, admin, serving, mut tasks, consumers, databases, .. } =
             self.parts;
         let end = Drain::default();
+        let port = gates.gate(PORT);
         let stop_admin = CancellationToken::new();
         let mut admin = tokio::spawn(admin::serve(admin, gates.clone(), metrics, stop_admin.clone().cancelled_owned()));
-        let mut server = tokio::spawn(serving(end.clone()));
+        let mut server = tokio::spawn(serve_once_ready(serving, port, gates.clone(), end.clone()));
         tasks.push(Task::new("readiness", {
             let gates = gates.clone();
             move |stop| gates.report(name, stop)
@@ -142,6 +146,17 @@ impl Bound {
         tracing::info!(service = name, "{name} has ended");
         failure.map_or(Ok(()), Err)
     }
+}
+
+/// Until the process has been ready nobody is listened to: who calls is refused by the system, and goes to a replica at once. It
+/// could answer nobody's token yet, or would take one that was revoked.
+async fn serve_once_ready(serving: Serving, port: Gate, gates: Gates, end: Drain) -> Result<(), BoxError> {
+    if end.drain.run_until_cancelled(gates.all_ready_but(PORT)).await.is_none() {
+        return Ok(());
+    }
+    let served = serving(end);
+    port.ready();
+    served.await
 }
 
 fn unexpected(ended: Result<Result<(), BoxError>, JoinError>) -> Error {

@@ -21,7 +21,7 @@ use crate::health::Reporter;
 use crate::revocation::{self, Revoker};
 use crate::shed::ShedLayer;
 use crate::task::Task;
-use crate::{BoxError, Drain, Draining, Gate, Platform, ServerSettings, reflection};
+use crate::{BoxError, Drain, Draining, Gate, Platform, ServerSettings, port, reflection};
 
 /// Puts a service together: what it serves, what runs behind it, and what it waits for.
 pub struct Builder {
@@ -107,7 +107,8 @@ impl Builder {
     }
 
     /// Takes the place of the mTLS server, health and reflection, for a process that has its own port: the edge. Everything
-    /// else stays, the end of the process above all: `drain` is cancelled first, `kill` when the grace is over.
+    /// else stays. Once the process is ready for calls `serve` is called: then it listens, and what it answers with serves. At the
+    /// end `drain` is cancelled first, `kill` when the grace is over.
     #[must_use]
     pub fn server<F>(mut self, serve: impl FnOnce(Drain) -> F + Send + 'static) -> Self
     where
@@ -163,7 +164,8 @@ impl Builder {
         self.draining.clone()
     }
 
-    /// Takes the ports and subscribes the consumers. Nothing is served before [`Bound::serve`].
+    /// Takes the ports and subscribes the consumers. Nothing is served before [`Bound::serve`], and no call before every gate
+    /// has been ready.
     pub async fn bind(mut self) -> Result<Bound, Error> {
         let admin = listen(self.settings.admin_listen).await?;
         let (address, serving) = self.serving().await?;
@@ -197,12 +199,16 @@ impl Builder {
         if let Some(serving) = self.own_server.take() {
             return Ok((self.settings.listen, serving));
         }
-        let listener = listen(self.settings.listen).await?;
-        let address =
-            listener.local_addr().map_err(|source| Error::Listen { address: self.settings.listen, source })?;
+        let listen = self.settings.listen;
+        let failed = |source| Error::Listen { address: listen, source };
+        let socket = port::take(listen).map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
         let server = self.mesh_server().await?;
-        let serving = |Drain { drain, kill }: Drain| async move { Ok(server.serve(listener, drain, kill).await?) };
-        Ok((address, Box::new(|drain| serving(drain).boxed())))
+        let serving = move |Drain { drain, kill }: Drain| {
+            let listener = port::listen(socket).map_err(|source| Error::Listen { address, source });
+            async move { Ok(server.serve(listener?, drain, kill).await?) }.boxed()
+        };
+        Ok((address, Box::new(serving)))
     }
 
     async fn mesh_server(&mut self) -> Result<Server, Error> {

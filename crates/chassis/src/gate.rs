@@ -41,6 +41,12 @@ impl Gates {
         self.0.borrow().clone()
     }
 
+    /// Returns once every gate but the one of this name is ready.
+    pub(crate) async fn all_ready_but(&self, last: &str) {
+        // `self` holds the sender: the wait cannot fail.
+        let _ = self.subscribe().wait_for(|unready| unready.keys().all(|name| *name == last)).await;
+    }
+
     /// Follows whether every gate is ready.
     pub(crate) fn subscribe(&self) -> watch::Receiver<BTreeMap<&'static str, String>> {
         self.0.subscribe()

@@ -15,6 +15,7 @@ mod gate;
 mod health;
 pub mod key;
 mod platform;
+pub mod port;
 pub mod process;
 mod reflection;
 mod revocation;

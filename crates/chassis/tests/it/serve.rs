@@ -1,8 +1,12 @@
+use std::io::ErrorKind;
+
 use chassis::Error;
 use contracts::auth::v1::TokenRevoked;
 use ids::UserId;
 use status::{Problem, Reason};
 use testkit::{Mesh, TokenSpec, server_settings};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -39,6 +43,37 @@ async fn readyz_lists_the_gates_that_are_not_ready_and_health_says_the_same() {
     })
     .await;
     assert_eq!(service.admin("/healthz").await.0, 200, "unready is not dead");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_listened_to_before_the_process_has_been_ready() {
+    let (mesh, fake) = (Mesh::start().await, Fake::new());
+    let builder = fake.builder(&mesh, server_settings()).await;
+    let gate = builder.gate("index");
+    let bound = builder.bind().await.unwrap();
+    let address = bound.address();
+    let early = async {
+        assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        gate.ready();
+    };
+    let (service, ()) = tokio::join!(mesh.serve(bound), early);
+    TcpStream::connect(address).await.expect("whoever is ready listens");
+    gate.unready("rebuilding");
+    TcpStream::connect(address).await.expect("whoever has been ready goes on");
+    service.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_never_becomes_ready_ends_in_order_too() {
+    let (mesh, fake) = (Mesh::start().await, Fake::new());
+    let builder = fake.builder(&mesh, server_settings()).await;
+    let _never = builder.gate("index");
+    let bound = builder.bind().await.unwrap();
+    let drain = CancellationToken::new();
+    let serving = tokio::spawn(bound.serve(drain.clone()));
+    tokio::task::yield_now().await;
+    drain.cancel();
+    soon("the end", serving).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
