@@ -1,8 +1,8 @@
 //! Faults on purpose: processes are killed, halted and restarted, databases and networks taken away, all on a seed, while clients
 //! write ([`load`]) and keep a [`journal`] of what they were told. Afterwards the journal is compared with the databases ([`check`]).
 //!
-//! To add a scenario: an `async fn` in `scenario/` that takes a [`Run`] and answers with [`Findings`], and a variant of [`Scenario`].
-//! `cargo xtask faults` runs all of them at length; `cargo xtask test` runs short seeds, which are in `tests/faults`.
+//! To add a scenario: an `async fn` in `scenario/` that takes a [`Run`] and answers with [`Findings`], a variant of [`Scenario`], and
+//! its line in [`Run::make`]. `cargo xtask faults` runs all of them at length; `cargo xtask test` runs short seeds, which are in `tests/faults`.
 
 pub mod check;
 pub mod cluster;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 
-pub use scenario::Scenario;
+pub use xtask::faults::Scenario;
 
 /// Defects that are shown in full; the rest is counted.
 const SHOWN: usize = 20;

@@ -2,6 +2,7 @@
 //!
 //! To add a journey: a file in `tests/it/`, starting with [`guildhall!`]. What is broken on purpose is in [`faults`].
 
+pub mod bench;
 pub mod faults;
 pub mod process;
 pub mod raw;

@@ -1,71 +1,90 @@
 //! The fault harness as a program: what `cargo xtask faults` runs.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use clap::{Parser, ValueEnum as _};
-use e2e::faults::{Length, Run, Scenario};
+use clap::Parser;
+use e2e::faults::{Findings, Length, Run, Scenario};
+use futures_util::FutureExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use xtask::faults::Options;
 
 /// Breaks Guildhall on purpose, and compares what clients were told with the databases.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask faults")]
 struct Arguments {
-    /// What is broken; without any, all of it in turn.
-    #[arg(value_enum)]
-    scenarios: Vec<Scenario>,
-    /// Repeats an earlier run's moments and choices.
-    #[arg(long, default_value_t = 20_261_121)]
-    seed: u64,
-    /// How often the fault is made (rounds of it, where there are several things to break), instead of what the project promises.
-    #[arg(long, value_name = "N")]
-    runs: Option<u32>,
-    /// As short as in `cargo xtask test`.
-    #[arg(long)]
-    short: bool,
+    #[command(flatten)]
+    options: Options,
     /// The program as it was before the newest migration.
     #[arg(long, value_name = "PROGRAM")]
     previous: Option<PathBuf>,
-    /// Keeps what the processes of a deployment print, a file for each.
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let defects = runtime.expect("a runtime").block_on(async {
-        // Whoever ends this from outside ends what it started.
+        // Whoever ends this from outside ends what it started: all of it is held by the run, which is dropped here.
         tokio::select! {
             defects = run(arguments) => Some(defects),
-            _ = tokio::signal::ctrl_c() => None,
+            () = told_to_end() => None,
         }
     });
     if defects == Some(0) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn run(arguments: Arguments) -> usize {
-    let scenarios = match arguments.scenarios.as_slice() {
-        [] => Scenario::value_variants().to_vec(),
-        named => named.to_vec(),
-    };
-    let mut defects = 0;
-    for scenario in scenarios {
-        let name = scenario.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-        let length = if arguments.short { Length::Short } else { Length::Long };
-        println!("==> {name}, seed {}", arguments.seed);
-        let logs = arguments.logs.as_ref().map(|directory| directory.join(&name));
+/// Until somebody ends this from outside.
+async fn told_to_end() {
+    let hear = |kind| signal(kind).expect("signals can be heard");
+    let (mut terminate, mut interrupt) = (hear(SignalKind::terminate()), hear(SignalKind::interrupt()));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Runs the scenarios one after the other, and counts the defects.
+async fn run(Arguments { options, previous }: Arguments) -> usize {
+    let length = if options.short { Length::Short } else { Length::Long };
+    let mut all = Vec::new();
+    for &scenario in options.chosen() {
+        println!("==> {}, seed {}", scenario.name(), options.seed);
+        let logs = options.logs.as_ref().map(|directory| directory.join(scenario.name()));
         if let Some(directory) = &logs {
             std::fs::create_dir_all(directory).expect("the directory for logs can be made");
         }
-        let mut run = Run::new(arguments.seed, program(), length);
-        run.times = arguments.runs;
-        run.previous.clone_from(&arguments.previous);
-        let findings = scenario.run(&run, logs.as_deref()).await;
+        let mut run = Run::new(options.seed, program(), length);
+        run.times = options.runs;
+        run.previous.clone_from(&previous);
+        let began = Instant::now();
+        // One that cannot go on says why, and takes nothing from the others.
+        let made = AssertUnwindSafe(run.make(scenario, logs.as_deref())).catch_unwind().await;
+        let findings = made.unwrap_or_else(|_| Findings {
+            defects: vec!["it could not go on: see above, where it says why".to_owned()],
+            ..Findings::default()
+        });
         println!("{findings}");
-        defects += findings.defects.len();
+        all.push((scenario, began.elapsed(), findings));
     }
+    summarize(&all);
+    let defects = all.iter().map(|(_, _, findings)| findings.defects.len()).sum();
     println!("==> {defects} defects");
     defects
+}
+
+fn summarize(all: &[(Scenario, Duration, Findings)]) {
+    println!("==> scenario    seconds   calls  acknowledged  refused  no answer    facts  defects");
+    for (scenario, took, findings) in all {
+        let Findings { calls, acknowledged, refused, unknown, checked, defects, .. } = findings;
+        println!(
+            "    {:<10}  {:>7}  {calls:>6}  {acknowledged:>12}  {refused:>7}  {unknown:>9}  {checked:>7}  {:>7}",
+            scenario.name(),
+            took.as_secs(),
+            defects.len()
+        );
+    }
 }
 
 /// Cargo builds it beside this program.

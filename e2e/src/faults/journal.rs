@@ -1,6 +1,7 @@
 //! What clients asked for and what they were told.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ use super::Findings;
 pub struct Journal {
     began: Instant,
     entries: Mutex<Vec<Entry>>,
-    moves: Mutex<usize>,
+    acknowledged: AtomicUsize,
+    moves: AtomicUsize,
 }
 
 /// One call.
@@ -127,7 +129,12 @@ impl Tolerance {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { began: Instant::now(), entries: Mutex::default(), moves: Mutex::default() }
+        Self {
+            began: Instant::now(),
+            entries: Mutex::default(),
+            acknowledged: AtomicUsize::default(),
+            moves: AtomicUsize::default(),
+        }
     }
 }
 
@@ -141,17 +148,20 @@ impl Journal {
 
     /// Notes what came of a call.
     pub fn end(&self, number: usize, outcome: Outcome) {
+        if matches!(outcome, Outcome::Acknowledged) {
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
         lock(&self.entries)[number].outcome = outcome;
     }
 
     /// Notes that a call went elsewhere because nobody had looked at it.
     pub fn moved(&self) {
-        *lock(&self.moves) += 1;
+        self.moves.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many calls were acknowledged so far.
     pub fn acknowledged(&self) -> usize {
-        lock(&self.entries).iter().filter(|entry| matches!(entry.outcome, Outcome::Acknowledged)).count()
+        self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// All of it.
@@ -161,7 +171,7 @@ impl Journal {
 
     /// The counts, and as defects whatever is not tolerated: each kind once, with the first that it befell.
     pub fn findings(&self, tolerance: Tolerance) -> Findings {
-        let mut findings = Findings { moves: *lock(&self.moves), ..Findings::default() };
+        let mut findings = Findings { moves: self.moves.load(Ordering::Relaxed), ..Findings::default() };
         let mut kinds: BTreeMap<String, (usize, String)> = BTreeMap::new();
         for entry in lock(&self.entries).iter() {
             findings.calls += 1;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+use super::Run;
 use super::journal::{Journal, Outcome, Refusal, Write};
 use crate::{Answer, Call, PASSWORD, eventually};
 
@@ -50,6 +51,15 @@ pub struct Manner {
 impl Default for Manner {
     fn default() -> Self {
         Self { writers: 6, fresh: false, grpc: 30, pause: Duration::from_millis(5) }
+    }
+}
+
+impl Manner {
+    /// The usual one. In a long run clients take more time between two calls: their journal is compared call by call, and their
+    /// events have to arrive before that.
+    pub fn of(run: &Run) -> Self {
+        let usual = Self::default();
+        Self { pause: run.choose(usual.pause, 5 * usual.pause), ..usual }
     }
 }
 

@@ -11,7 +11,7 @@ mod strangers;
 use std::path::Path;
 use std::time::Duration;
 
-use clap::ValueEnum;
+use xtask::faults::Scenario;
 
 use super::cluster::{Cluster, Plan};
 use super::journal::Tolerance;
@@ -23,48 +23,21 @@ const SOON: Duration = Duration::from_mins(1);
 /// How soon no event is on its way any more: several leases, one after the other.
 const SETTLED: Duration = Duration::from_mins(2);
 
-/// What is broken, and what must hold nevertheless.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Scenario {
-    /// `kill -9` of all of `guildhall dev` under load: nothing acknowledged is lost, nothing happens twice.
-    KillDev,
-    /// `kill -9` of each process in turn.
-    Kill,
-    /// Restarts in order, two replicas of each process: no call fails, none runs twice.
-    Restart,
-    /// PostgreSQL restarts: errors are 503 with Retry-After.
-    Postgres,
-    /// Redis is away, halted and then lost with all it had.
-    Redis,
-    /// Each process is halted for a while and goes on.
-    Pause,
-    /// Each network is slow, silent and cut.
-    Partition,
-    /// SVIDs and the authority change under calls on fresh connections, which nobody makes again: none fails.
-    Rotation,
-    /// Two replicas of each service: each piece of work is done once, and a dead replica's by the other.
-    Replicas,
-    /// A new version migrates the databases while the previous one serves from them: no call fails.
-    Migration,
-    /// Without an SVID, with a foreign one and with the wrong one nobody gets through to content.
-    Strangers,
-}
-
-impl Scenario {
-    /// Breaks it, and compares.
-    pub async fn run(self, run: &Run, logs: Option<&Path>) -> Findings {
-        match self {
-            Self::KillDev => Box::pin(kill::all_in_one(run)).await,
-            Self::Kill => Box::pin(kill::each(run, logs)).await,
-            Self::Restart => Box::pin(restart::each(run, logs)).await,
-            Self::Postgres => Box::pin(away::postgres(run, logs)).await,
-            Self::Redis => Box::pin(away::redis(run, logs)).await,
-            Self::Pause => Box::pin(away::processes(run, logs)).await,
-            Self::Partition => Box::pin(away::networks(run, logs)).await,
-            Self::Rotation => Box::pin(rotation::under_load(run, logs)).await,
-            Self::Replicas => Box::pin(replicas::two_of_each(run, logs)).await,
-            Self::Migration => Box::pin(migration::under_load(run, logs)).await,
-            Self::Strangers => Box::pin(strangers::refused(run, logs)).await,
+impl Run {
+    /// Breaks what the scenario says, and compares. What the processes print is kept in `logs`.
+    pub async fn make(&self, scenario: Scenario, logs: Option<&Path>) -> Findings {
+        match scenario {
+            Scenario::KillDev => Box::pin(kill::all_in_one(self)).await,
+            Scenario::Kill => Box::pin(kill::each(self, logs)).await,
+            Scenario::Restart => Box::pin(restart::each(self, logs)).await,
+            Scenario::Postgres => Box::pin(away::postgres(self, logs)).await,
+            Scenario::Redis => Box::pin(away::redis(self, logs)).await,
+            Scenario::Pause => Box::pin(away::processes(self, logs)).await,
+            Scenario::Partition => Box::pin(away::networks(self, logs)).await,
+            Scenario::Rotation => Box::pin(rotation::under_load(self, logs)).await,
+            Scenario::Replicas => Box::pin(replicas::two_of_each(self, logs)).await,
+            Scenario::Migration => Box::pin(migration::under_load(self, logs)).await,
+            Scenario::Strangers => Box::pin(strangers::refused(self, logs)).await,
         }
     }
 }

@@ -15,7 +15,7 @@ const VIEWS_SHOW: Duration = Duration::from_secs(5);
 #[tokio::test]
 async fn an_acknowledged_write_survives_kills_and_each_event_has_one_effect() {
     let run = Run::new(SEED, env!("CARGO_BIN_EXE_guildhall-under-test"), Length::Short);
-    let findings = Scenario::KillDev.run(&run, None).await;
+    let findings = run.make(Scenario::KillDev, None).await;
     run.expect_no_defect(&findings);
 }
 

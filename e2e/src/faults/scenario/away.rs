@@ -16,7 +16,7 @@ use crate::faults::{Findings, Run, moment};
 /// A service sees a lost database as soon as a caller does.
 pub async fn postgres(run: &Run, logs: Option<&Path>) -> Findings {
     let mut dice = run.dice();
-    let mut stage = Stage::set(run, Plan { replicas: 2, ..Plan::default() }, Manner::default(), logs).await;
+    let mut stage = Stage::set(run, Plan { replicas: 2, ..Plan::default() }, Manner::of(run), logs).await;
     for round in 1..=run.times(1, 10) {
         for ending in [Ending::Fast, Ending::Immediate] {
             tokio::time::sleep(moment(&mut dice, 20..1_000)).await;
@@ -33,7 +33,7 @@ pub async fn postgres(run: &Run, logs: Option<&Path>) -> Findings {
 pub async fn redis(run: &Run, logs: Option<&Path>) -> Findings {
     let mut dice = run.dice();
     let away = run.choose(Duration::from_secs(4), Duration::from_secs(30));
-    let mut stage = Stage::set(run, Plan { replicas: 2, ..Plan::default() }, Manner::default(), logs).await;
+    let mut stage = Stage::set(run, Plan { replicas: 2, ..Plan::default() }, Manner::of(run), logs).await;
     for round in 1..=run.times(1, 3) {
         tokio::time::sleep(moment(&mut dice, 20..1_000)).await;
         run.tell(format_args!("round {round}: Redis halts for {away:?}"));
@@ -55,7 +55,7 @@ pub async fn redis(run: &Run, logs: Option<&Path>) -> Findings {
 /// Long halts outlast leases: what the process held has another owner when it goes on.
 pub async fn processes(run: &Run, logs: Option<&Path>) -> Findings {
     let mut dice = run.dice();
-    let mut stage = Stage::set(run, Plan { replicas: 2, ..Plan::default() }, Manner::default(), logs).await;
+    let mut stage = Stage::set(run, Plan { replicas: 2, ..Plan::default() }, Manner::of(run), logs).await;
     for round in 1..=run.times(1, 5) {
         for name in stage.cluster.names() {
             let halt = moment(&mut dice, run.choose(500..2_000, 500..13_000));
@@ -72,7 +72,7 @@ pub async fn processes(run: &Run, logs: Option<&Path>) -> Findings {
 pub async fn networks(run: &Run, logs: Option<&Path>) -> Findings {
     let mut dice = run.dice();
     let plan = Plan { replicas: 2, proxied: true, ..Plan::default() };
-    let stage = Stage::set(run, plan, Manner::default(), logs).await;
+    let stage = Stage::set(run, plan, Manner::of(run), logs).await;
     let databases = ["postgres", "redis"].map(str::to_owned);
     let replicas = [stage.cluster.names_of(AUTH), stage.cluster.names_of(CONTENT)].concat();
     let faults = [Network::Cut, Network::Silent, Network::Slow(Duration::from_millis(100))];

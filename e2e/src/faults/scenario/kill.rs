@@ -17,7 +17,7 @@ pub async fn all_in_one(run: &Run) -> Findings {
     let admin = guildhall.dev.admin.as_ref().expect("dev.json holds the first admin");
     let admin = Admin { email: admin.email.clone(), password: admin.password.clone() };
     let edges = [guildhall.dev.http.clone()];
-    let load = Load::start(&edges, &admin, run.seed, Manner::default()).await;
+    let load = Load::start(&edges, &admin, run.seed, Manner::of(run)).await;
     for kill in 1..=run.times(10, 100) {
         let after = moment(&mut dice, 20..1_000);
         tokio::time::sleep(after).await;
@@ -41,23 +41,23 @@ pub async fn all_in_one(run: &Run) -> Findings {
     findings
 }
 
-/// Each process of a deployment without replicas, in turn.
+/// Each process of a deployment without replicas, in turn: after a while, and away for a while.
 pub async fn each(run: &Run, logs: Option<&Path>) -> Findings {
     let mut dice = run.dice();
-    let mut stage = Stage::set(run, Plan::default(), Manner::default(), logs).await;
+    let mut stage = Stage::set(run, Plan::default(), Manner::of(run), logs).await;
     for kill in 1..=run.times(1, 100) {
+        let mut killed = Vec::new();
         for name in stage.cluster.names() {
-            tokio::time::sleep(moment(&mut dice, 20..1_000)).await;
-            let acknowledged = stage.load.journal.acknowledged();
+            let after = moment(&mut dice, 20..400);
+            tokio::time::sleep(after).await;
             stage.cluster.process(&name).kill().await;
-            let away = moment(&mut dice, 0..500);
-            run.tell(format_args!(
-                "kill {kill} of {name}, away for {} ms; {acknowledged} calls acknowledged",
-                away.as_millis()
-            ));
+            let away = moment(&mut dice, 0..300);
             tokio::time::sleep(away).await;
             stage.cluster.start_process(&name).await;
+            killed.push(format!("{name} after {} ms for {} ms", after.as_millis(), away.as_millis()));
         }
+        let acknowledged = stage.load.journal.acknowledged();
+        run.tell(format_args!("kill {kill} of {}; {acknowledged} calls acknowledged", killed.join(", ")));
         stage.load.works(5, SOON).await;
     }
     stage.end(run, Tolerance::Silence).await

@@ -21,7 +21,7 @@ use crate::{Site, eventually, raw};
 
 /// The longest lease by which one of several replicas does something: the relay's, and the bus's for a stream.
 const LEASE: Duration = Duration::from_secs(10);
-/// Beyond it: the other one looks once per second, and hands on what waits. The machine is busy.
+/// Beyond it: what waited of one key is handled one event after the other, on a machine that is busy.
 const MARGIN: Duration = Duration::from_secs(5);
 /// How soon everybody has heard that a token is revoked, on a machine that is busy.
 const HEARD: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const MY_POSTS: &str = "/guildhall.content.v1.PostService/ListPosts";
 
 pub async fn two_of_each(run: &Run, logs: Option<&Path>) -> Findings {
     let mut found = Findings::default();
-    let mut stage = Stage::set(run, Plan { replicas: 2, ..Plan::default() }, Manner::default(), logs).await;
+    let mut stage = Stage::set(run, Plan { replicas: 2, ..Plan::default() }, Manner::of(run), logs).await;
     keys_rotate_once(run, &stage.cluster, &mut found).await;
     for round in 1..=run.times(1, 5) {
         posts_are_published_once(run, round, &stage.cluster, &mut found).await;

@@ -28,7 +28,7 @@ pub async fn under_load(run: &Run, logs: Option<&Path>) -> Findings {
     // The processes keep their connections and repeat what a server turned away when one aged out, as they are shipped. The
     // callers below repeat nothing.
     let plan = Plan { replicas: 2, svid_lifetime: LIFETIME, ..Plan::default() };
-    let mut stage = Stage::set(run, plan, Manner { fresh: true, ..Manner::default() }, logs).await;
+    let mut stage = Stage::set(run, plan, Manner { fresh: true, ..Manner::of(run) }, logs).await;
     let stop = CancellationToken::new();
     let mut callers = JoinSet::new();
     for number in 0..CALLERS {
