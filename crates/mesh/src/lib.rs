@@ -22,6 +22,7 @@ mod connection;
 mod endpoints;
 pub mod identity;
 mod layer;
+mod parting;
 pub mod server;
 mod tls;
 pub mod token;

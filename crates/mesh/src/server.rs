@@ -20,6 +20,7 @@ use tokio::{
     sync::Semaphore,
     time::sleep,
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, server::NamedService};
 use tower::{Layer, Service};
@@ -27,6 +28,7 @@ use tower::{Layer, Service};
 use crate::{
     Authorizer, Identity, Peer,
     layer::{cut_off::is_grpc, deadline, framing},
+    parting::Parting,
     tls::{Acceptor, Age},
 };
 
@@ -42,6 +44,8 @@ const STREAMS: u32 = 1024;
 const HEADERS: u32 = 64 * 1024;
 /// How long a connection may be silent before it is asked for a sign of life, and how long that may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long a client may take to say something on a connection that has to end.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Memory that one call may fill before its reader must catch up.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
@@ -123,7 +127,7 @@ impl Server {
                     match accepted {
                         Some(Ok((stream, peer, expires))) => {
                             let age = Age::until(expires);
-                            serve_connection(TokioIo::new(stream), peer, router, age, &drain, &kill).await;
+                            serve_connection(stream, peer, router, age, &drain, &kill).await;
                         }
                         Some(Err(error)) => {
                             tracing::info!(error = &error as &dyn std::error::Error, "A connection was refused");
@@ -205,7 +209,7 @@ async fn accept(listener: &TcpListener) -> Option<TcpStream> {
 }
 
 async fn serve_connection(
-    io: TokioIo<tokio_rustls::server::TlsStream<TcpStream>>,
+    stream: TlsStream<TcpStream>,
     peer: Peer,
     router: Router,
     age: Age,
@@ -216,6 +220,7 @@ async fn serve_connection(
         request.extensions_mut().insert(peer.clone());
         router.clone().call(request)
     });
+    let (stream, heard) = Parting::new(stream);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -224,13 +229,23 @@ async fn serve_connection(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
-        .serve_connection(io, service);
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let mut ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = drain.cancelled() => None,
         () = sleep(age.server()) => None,
     };
+    if ended.is_none() {
+        // hyper closes a connection without a word that it has not heard from yet, though a request may be on its way.
+        ended = tokio::select! {
+            biased;
+            _ = heard => None,
+            ended = connection.as_mut() => Some(ended),
+            () = kill.cancelled() => None,
+            () = sleep(FIRST_WORD) => None,
+        };
+    }
     if ended.is_none() {
         connection.as_mut().graceful_shutdown();
         ended = tokio::select! {

@@ -255,7 +255,7 @@ async fn a_storm_of_failing_calls_stays_within_the_budget() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_is_ten_times_slower_gets_less_than_a_tenth_of_the_calls() {
     // Long beside what the machine may add.
-    let (fast, slow) = (Duration::from_millis(20), Duration::from_millis(200));
+    let (fast, slow) = (Duration::from_millis(60), Duration::from_millis(600));
     let content = Content::start([Behaviour::Takes(fast), Behaviour::Takes(slow)]).await;
     let mut clients = JoinSet::new();
     for _ in 0..4 {
