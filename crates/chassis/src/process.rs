@@ -113,8 +113,9 @@ impl<C: DeserializeOwned> Process<C> {
     /// The whole of a program that is this service alone.
     pub fn main(&self) -> ExitCode {
         let about = format!("The service `{0}` of Guildhall: what `guildhall serve {0}` runs.", self.name);
-        let command = clap::Command::new(self.name).version(env!("CARGO_PKG_VERSION")).about(about);
-        let matches = Options::augment_args(command).get_matches();
+        let command =
+            Options::augment_args(clap::Command::new(self.name)).about(about).version(env!("CARGO_PKG_VERSION"));
+        let matches = command.get_matches();
         let options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,

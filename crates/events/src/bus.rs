@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use ids::{Source, Timestamp};
+use status::{Problem, Reason};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -110,14 +111,18 @@ pub enum Delivery {
 /// Handles events. Its transaction is that of [`Inbox::begin`](crate::Inbox::begin); calls to other services come before it.
 #[async_trait]
 pub trait Handler: Send + Sync {
-    /// Handles one event; it is tried again after [`Failure::Retry`].
+    /// Handles one event; it is tried again after [`Failure::Later`] and [`Failure::Retry`].
     async fn handle(&self, event: &Envelope) -> Result<(), Failure>;
 }
 
 /// Why an event was not handled. The text is kept with the dead letter: no personal data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// It may work later.
+    /// Something that it needs is away, which says nothing about the event: it is tried again until that is back, and counts as
+    /// no attempt. Meanwhile later events of its key wait.
+    #[error("{0}")]
+    Later(String),
+    /// It may work the next time.
     #[error("{0}")]
     Retry(String),
     /// It will never work: the event becomes a dead letter at once.
@@ -127,20 +132,30 @@ pub enum Failure {
 
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
-        Self::Retry(error.to_string())
+        Problem::from(error).into()
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Retry(error.to_string())
+        Problem::from(error).into()
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        let text = problem.cause().map_or_else(|| problem.to_string(), ToString::to_string);
+        match problem.reason() {
+            Reason::Unavailable | Reason::DeadlineExceeded => Self::Later(text),
+            _ => Self::Retry(text),
+        }
     }
 }
 
 /// How often and after which pauses a failed event is tried again.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
-    /// The first attempt counts.
+    /// The first attempt counts; those that end with [`Failure::Later`] do not.
     pub attempts: u32,
     /// The pause after the first failure; it doubles with each further one, and a random half of it is left out.
     pub pause: Duration,
@@ -161,6 +176,32 @@ impl Retry {
         let full = self.pause.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(self.longest);
         let random = u32::from_le_bytes(source.bytes());
         full.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
+    }
+}
+
+/// The failures of one event so far.
+struct Failures {
+    /// Those that count as attempts.
+    attempts: u32,
+    all: u32,
+}
+
+impl Failures {
+    /// Those of an event after so many attempts.
+    fn after(attempts: u32) -> Self {
+        Self { attempts, all: attempts }
+    }
+
+    /// One more. The pause before the next attempt; `None` where there is to be none.
+    fn add(&mut self, failure: &Failure, retry: Retry, source: &Source) -> Option<Duration> {
+        self.all = self.all.saturating_add(1);
+        self.attempts += u32::from(!matches!(failure, Failure::Later(_)));
+        let goes_on = match failure {
+            Failure::Later(_) => true,
+            Failure::Retry(_) => self.attempts < retry.attempts,
+            Failure::Reject(_) => false,
+        };
+        goes_on.then(|| retry.pause_after(self.all, source))
     }
 }
 
@@ -246,19 +287,18 @@ struct Recipient {
 impl Recipient {
     /// Returns when the event was handled, or given up on.
     async fn handle(&self, event: &Envelope) {
-        for failures in 1.. {
-            match attempt(self.consumer, self.handler.as_ref(), event).await {
-                Ok(()) => return,
-                Err(Failure::Retry(_)) if failures < self.retry.attempts => {
-                    tokio::time::sleep(self.retry.pause_after(failures, &self.source)).await;
-                }
-                Err(Failure::Retry(reason) | Failure::Reject(reason)) => {
-                    if let Err(error) = self.dead_letters.keep(self.consumer, event, &reason, failures).await {
-                        tracing::error!(consumer = self.consumer, event.id = %event.id, error = %error, "Could not keep a dead letter");
-                    }
-                    return;
-                }
-            }
+        let mut failures = Failures::after(0);
+        while let Err(failure) = attempt(self.consumer, self.handler.as_ref(), event).await {
+            let Some(pause) = failures.add(&failure, self.retry, &self.source) else {
+                return self.give_up(event, &failure.to_string(), failures.attempts).await;
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn give_up(&self, event: &Envelope, reason: &str, attempts: u32) {
+        if let Err(error) = self.dead_letters.keep(self.consumer, event, reason, attempts).await {
+            tracing::error!(consumer = self.consumer, event.id = %event.id, error = %error, "Could not keep a dead letter");
         }
     }
 }

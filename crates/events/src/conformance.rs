@@ -38,6 +38,7 @@ macro_rules! conformance {
         $crate::conformance!($make_bus;
             events_arrive_once_and_in_order_per_key,
             a_failed_event_is_tried_again_before_the_next_of_its_key_and_holds_up_no_other_key,
+            an_event_waits_for_what_is_away_however_often_it_is_tried,
             a_poisonous_event_becomes_a_dead_letter_and_its_key_goes_on,
             dead_letters_are_replayed_and_those_that_fail_again_stay,
             a_consumer_has_one_subscription_and_a_place_for_its_dead_letters,
@@ -337,6 +338,28 @@ pub async fn a_failed_event_is_tried_again_before_the_next_of_its_key_and_holds_
     assert!(!handled.contains(&("parked".into(), 3)), "{handled:?}");
     healed.store(1, Ordering::SeqCst);
     assert_in_order(&worker.handled(6).await);
+    assert!(world.dead_letters.list(None, 10).await.expect("a list").is_empty());
+    relay.stop().await;
+    running.stop().await;
+}
+
+/// An outage of what a handler needs makes no dead letters.
+pub async fn an_event_waits_for_what_is_away_however_often_it_is_tried(world: World) {
+    let bus = world.bus().await;
+    let tried = Arc::new(AtomicUsize::new(0));
+    let tries = Arc::clone(&tried);
+    // Three attempts are the most that count.
+    let worker = world.worker(move |event| match event.version {
+        2 if tries.fetch_add(1, Ordering::SeqCst) < 10 => Err(Failure::Later("it is away".into())),
+        _ => Ok(()),
+    });
+    let running = world.work(&bus, worker.clone()).await;
+    let relay = world.relay(&bus);
+    for version in 1..=3 {
+        world.emit("waiting", version).await;
+    }
+    assert_in_order(&worker.handled(3).await);
+    assert_eq!(tried.load(Ordering::SeqCst), 11);
     assert!(world.dead_letters.list(None, 10).await.expect("a list").is_empty());
     relay.stop().await;
     running.stop().await;

@@ -267,8 +267,8 @@ impl DeadLetters {
                 self.remove(letter.id).await?;
                 outcome.replayed += 1;
             }
-            Err(Failure::Retry(reason) | Failure::Reject(reason)) => {
-                self.keep(&letter.consumer, &letter.event, &reason, 1).await?;
+            Err(failure) => {
+                self.keep(&letter.consumer, &letter.event, &failure.to_string(), 1).await?;
                 outcome.failed += 1;
             }
         }

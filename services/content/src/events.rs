@@ -63,7 +63,7 @@ impl Handler for AuthorNames {
         if tables::author::find(&mut self.db.read().await?, id).await?.is_none() {
             return Ok(());
         }
-        let known = self.directory.find(&[id]).await.map_err(|problem| Failure::Retry(problem.to_string()))?;
+        let known = self.directory.find(&[id]).await?;
         let Some(mut tx) = self.inbox.begin(event).await? else { return Ok(()) };
         if let Some(name) = known.into_iter().find_map(|author| author.display_name) {
             tables::author::rename(&mut tx, id, &name, event.version).await?;

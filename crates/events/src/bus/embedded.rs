@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::async_trait;
 
 use crate::bus::{
-    Bus, Delivery, Failure, Handler, Receipt, Recipient, Retry, Running, Subscription, attempt, count_from_zero, wants,
+    Bus, Delivery, Failure, Failures, Handler, Receipt, Recipient, Retry, Running, Subscription, attempt,
+    count_from_zero, wants,
 };
 use crate::outbox::{self, Position};
 use crate::{DeadLetters, Envelope, Error};
@@ -214,16 +215,12 @@ impl Seat {
     /// Returns once the event's effect, or its dead letter, has been committed. Meanwhile no other event of its key is handled here.
     async fn deliver(&self, event: &Envelope, retry: Retry, source: &Source) {
         let _turn = self.turns.take(&event.key).await;
-        for failures in 1.. {
-            match self.attempt(event).await {
-                Ok(()) => return,
-                Err(Failure::Retry(_)) if failures < retry.attempts => {
-                    tokio::time::sleep(retry.pause_after(failures, source)).await;
-                }
-                Err(Failure::Retry(reason) | Failure::Reject(reason)) => {
-                    return self.give_up(event, &reason, failures).await;
-                }
-            }
+        let mut failures = Failures::after(0);
+        while let Err(failure) = self.attempt(event).await {
+            let Some(pause) = failures.add(&failure, retry, source) else {
+                return self.give_up(event, &failure.to_string(), failures.attempts).await;
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::entry::{EntryId, Fields, decode};
 use super::work::Work;
 use super::{LANES, Shared, millis};
-use crate::bus::{Failure, attempt, wants};
+use crate::bus::{Failures, attempt, wants};
 use crate::{Envelope, Error};
 
 /// Events of one stream that are in memory: those of keys that wait for a failed one among them.
@@ -184,8 +184,10 @@ fn token(shared: &Shared) -> String {
 struct Delivered {
     id: EntryId,
     event: Envelope,
-    /// Attempts that have begun.
+    /// Attempts that have begun, without those that ended with [`Failure::Later`](crate::Failure::Later).
     begun: u32,
+    /// How many of them Redis knows of: a delivery counts as one.
+    counted: u32,
 }
 
 /// What came of an event.
@@ -307,7 +309,7 @@ impl Tenure {
         self.unread = entries.len() == page;
         for (id, fields) in entries {
             if let Some(event) = self.wanted(id, fields) {
-                self.deliver(Delivered { id, event, begun: 0 });
+                self.deliver(Delivered { id, event, begun: 0, counted: 1 });
             }
         }
         Ok(true)
@@ -338,7 +340,7 @@ impl Tenure {
         let mut events = Vec::new();
         for (id, fields, begun) in entries {
             if let Some(event) = self.wanted(id, fields) {
-                events.push(Delivered { id, event, begun });
+                events.push(Delivered { id, event, begun, counted: begun });
             }
         }
         // By an owner that did not come to acknowledge it.
@@ -494,18 +496,20 @@ struct Lane {
 }
 
 impl Lane {
-    async fn handle(mut self, Delivered { id, event, mut begun }: Delivered) -> Ended {
-        let done = self.complete(id, &event, &mut begun).await;
+    async fn handle(mut self, mut delivered: Delivered) -> Ended {
+        let done = self.complete(&mut delivered).await;
+        let Delivered { id, event, begun, .. } = delivered;
         Ended { id, key: event.key, begun, done }
     }
 
-    /// Whether the event's effect, or its dead letter, has been committed before the ownership was over. The attempts that begin are
-    /// counted in Redis, the first by its delivery, so that they are known when their process is not there to tell.
-    async fn complete(&mut self, id: EntryId, event: &Envelope, begun: &mut u32) -> bool {
+    /// Whether the event's effect, or its dead letter, has been committed before the ownership was over. Attempts are counted in
+    /// Redis before they begin, so that they are known when their process is not there to tell.
+    async fn complete(&mut self, delivered: &mut Delivered) -> bool {
         let work = Arc::clone(&self.work);
         let retry = work.shared.settings.retry;
-        let mut suspicious = *begun >= SUSPICIOUS;
-        while *begun < retry.attempts {
+        let mut failures = Failures::after(delivered.begun);
+        let mut suspicious = delivered.begun >= SUSPICIOUS;
+        while delivered.begun < retry.attempts {
             // Alone, so that it takes no others with it, whose attempts would count too.
             let lanes = if std::mem::take(&mut suspicious) { LANES } else { 1 };
             let permit = tokio::select! {
@@ -513,25 +517,23 @@ impl Lane {
                 () = over(&mut self.until) => return false,
                 permit = work.lanes.acquire_many(lanes) => permit.expect("the lanes are never closed"),
             };
-            if !self.owns() || *begun > 0 && !self.record(id, *begun + 1).await {
+            if !self.owns() || !self.count(delivered, delivered.begun + 1).await {
                 return false;
             }
-            *begun += 1;
-            let outcome = attempt(work.consumer, work.handler.as_ref(), event).await;
+            delivered.begun += 1;
+            let outcome = attempt(work.consumer, work.handler.as_ref(), &delivered.event).await;
             drop(permit);
-            match outcome {
-                Ok(()) => return true,
-                Err(Failure::Retry(_)) if *begun < retry.attempts => {
-                    if !self.pause(retry.pause_after(*begun, &work.shared.source)).await {
-                        return false;
-                    }
-                }
-                Err(Failure::Retry(reason) | Failure::Reject(reason)) => {
-                    return self.give_up(event, &reason, *begun).await;
-                }
+            let Err(failure) = outcome else { return true };
+            let pause = failures.add(&failure, retry, &work.shared.source);
+            delivered.begun = failures.attempts;
+            let Some(pause) = pause else {
+                return self.give_up(&delivered.event, &failure.to_string(), delivered.begun).await;
+            };
+            if !self.count(delivered, delivered.begun).await || !self.pause(pause).await {
+                return false;
             }
         }
-        self.give_up(event, "its attempts began and did not end", *begun).await
+        self.give_up(&delivered.event, "its attempts began and did not end", delivered.begun).await
     }
 
     async fn give_up(&mut self, event: &Envelope, reason: &str, attempts: u32) -> bool {
@@ -548,8 +550,12 @@ impl Lane {
         }
     }
 
-    /// Counts an attempt before it begins. Whether the stream is owned still.
-    async fn record(&mut self, id: EntryId, attempts: u32) -> bool {
+    /// Lets Redis know how many attempts count. Whether the stream is owned still.
+    async fn count(&mut self, delivered: &mut Delivered, attempts: u32) -> bool {
+        if delivered.counted == attempts {
+            return true;
+        }
+        let id = delivered.id;
         let mut claim = cmd("XCLAIM");
         claim.arg(&self.stream).arg(self.work.consumer).arg(OWNER).arg(0).arg(id);
         claim.arg("RETRYCOUNT").arg(attempts).arg("JUSTID");
@@ -559,6 +565,7 @@ impl Lane {
                 return false;
             }
         }
+        delivered.counted = attempts;
         self.owns()
     }
 
