@@ -346,11 +346,11 @@ pub async fn a_failed_event_is_tried_again_before_the_next_of_its_key_and_holds_
 /// An outage of what a handler needs makes no dead letters.
 pub async fn an_event_waits_for_what_is_away_however_often_it_is_tried(world: World) {
     let bus = world.bus().await;
-    let tried = Arc::new(AtomicUsize::new(0));
-    let tries = Arc::clone(&tried);
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&attempts);
     // Three attempts are the most that count.
     let worker = world.worker(move |event| match event.version {
-        2 if tries.fetch_add(1, Ordering::SeqCst) < 10 => Err(Failure::Later("it is away".into())),
+        2 if counter.fetch_add(1, Ordering::SeqCst) < 10 => Err(Failure::Later("it is away".into())),
         _ => Ok(()),
     });
     let running = world.work(&bus, worker.clone()).await;
@@ -359,7 +359,7 @@ pub async fn an_event_waits_for_what_is_away_however_often_it_is_tried(world: Wo
         world.emit("waiting", version).await;
     }
     assert_in_order(&worker.handled(3).await);
-    assert_eq!(tried.load(Ordering::SeqCst), 11);
+    assert_eq!(attempts.load(Ordering::SeqCst), 11);
     assert!(world.dead_letters.list(None, 10).await.expect("a list").is_empty());
     relay.stop().await;
     running.stop().await;

@@ -35,8 +35,8 @@ impl<S> Parting<S> {
     }
 
     fn with_patience(stream: S, patience: Duration) -> (Self, oneshot::Receiver<()>) {
-        let (heard, hears) = oneshot::channel();
-        (Self { stream, heard: Some(heard), patience, linger: None }, hears)
+        let (heard, first_word) = oneshot::channel();
+        (Self { stream, heard: Some(heard), patience, linger: None }, first_word)
     }
 }
 

@@ -220,7 +220,7 @@ async fn serve_connection(
         request.extensions_mut().insert(peer.clone());
         router.clone().call(request)
     });
-    let (stream, heard) = Parting::new(stream);
+    let (stream, first_word) = Parting::new(stream);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -240,7 +240,7 @@ async fn serve_connection(
         // hyper closes a connection without a word that it has not heard from yet, though a request may be on its way.
         ended = tokio::select! {
             biased;
-            _ = heard => None,
+            _ = first_word => None,
             ended = connection.as_mut() => Some(ended),
             () = kill.cancelled() => None,
             () = sleep(FIRST_WORD) => None,
