@@ -76,7 +76,7 @@ pub fn run(command: &Command) -> Result<()> {
         postgres::install()?;
         redis::install()?;
     }
-    let common = ["--locked", "--quiet", "--release", "-p", "e2e"];
+    let common = ["--locked", "--release", "-p", "e2e"];
     tool::run(Program::new("cargo").arg("build").args(common).args(["--bin", "guildhall-under-test"]))?;
     let mut bench = Program::new("cargo");
     bench.arg("run").args(common).args(["--bin", "bench", "--"]).args(command.arguments());

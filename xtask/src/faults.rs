@@ -84,9 +84,9 @@ pub fn run(Build { options, release }: &Build) -> Result<()> {
     postgres::install()?;
     redis::install()?;
     let profile: &[&str] = if *release { &["--release"] } else { &[] };
-    let build = ["--locked", "--quiet", "-p", "e2e", "--bin", "guildhall-under-test"];
+    let build = ["--locked", "-p", "e2e", "--bin", "guildhall-under-test"];
     tool::run(Command::new("cargo").arg("build").args(build).args(profile))?;
-    let run = ["--locked", "--quiet", "-p", "e2e", "--bin", "faults"];
+    let run = ["--locked", "-p", "e2e", "--bin", "faults"];
     let mut harness = Command::new("cargo");
     harness.arg("run").args(run).args(profile).arg("--").args(options.scenarios.iter().map(|scenario| scenario.name()));
     if options.chosen().contains(&Scenario::Migration) {
@@ -139,7 +139,7 @@ fn previous() -> Result<PathBuf> {
     let unpacked = Command::new("tar").arg("-x").arg("-C").arg(&home).stdin(sources).status()?;
     ensure!(archive.wait()?.success() && unpacked.success(), "the sources of {commit} cannot be unpacked");
     let mut build = Command::new("cargo");
-    build.args(["build", "--locked", "--quiet", "-p", "guildhall", "--bin", "guildhall"]).current_dir(&home);
+    build.args(["build", "--locked", "-p", "guildhall", "--bin", "guildhall"]).current_dir(&home);
     tool::run(build.env("CARGO_TARGET_DIR", home.join("target")))?;
     Ok(program)
 }

@@ -216,7 +216,7 @@ pub fn run(command: &Command) -> Result<()> {
 fn build() -> Result<PathBuf> {
     println!("==> build");
     let mut cargo = Program::new("cargo");
-    cargo.args(["build", "--locked", "--quiet", "-p", "guildhall", "-p", "e2e", "--bin", "guildhall", "--bin"]);
+    cargo.args(["build", "--locked", "-p", "guildhall", "-p", "e2e", "--bin", "guildhall", "--bin"]);
     tool::run(cargo.arg("mesh-client"))?;
     let own = env::current_exe().context("this program does not know where it is")?;
     Ok(own.parent().context("a program lies in a directory")?.to_owned())

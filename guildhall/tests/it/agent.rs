@@ -1,11 +1,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use chassis::{Builder, Platform};
-use mesh::{Identity, IdentitySettings};
+use mesh::{Authorizer, Identity, IdentitySettings, Server};
 use serde_json::Value;
 use tempfile::TempDir;
-use testkit::{Mesh, server_settings};
+use testkit::Mesh;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -53,12 +53,14 @@ async fn after_a_crash_what_was_issued_before_and_after_trust_each_other() {
 
     let mesh = Mesh::start().await;
     for (server, client) in [(&before, &after), (&after, &before)] {
-        let name = if server.workload().as_str() == "auth" { "auth" } else { "content" };
-        let platform = Platform { identity: server.clone(), ..mesh.platform(name).await };
-        let bound = Builder::new(name, server_settings(), &platform).verifier(mesh.verifier()).bind().await.unwrap();
-        let channel = mesh::connect(client, server.workload().clone(), bound.address().into());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let authorizer = Authorizer::new(server.workload(), mesh.verifier(), mesh.source().clone());
+        let (_reporter, health) = tonic_health::server::health_reporter();
+        let serves = Server::new(server.clone(), authorizer).grpc(health);
         let drain = CancellationToken::new();
-        let serving = tokio::spawn(bound.serve(drain.clone()));
+        let serving = tokio::spawn(serves.serve(listener, drain.clone(), CancellationToken::new()));
+        let channel = mesh::connect(client, server.workload().clone(), address.into());
         HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap();
         drain.cancel();
         serving.await.unwrap().unwrap();
