@@ -33,15 +33,12 @@ use tonic::{Request, Response, Status};
 use xtask::bench::Options;
 
 use super::{Answer, Call, Contest, paces};
-use crate::eventually;
 
 const TRUST_DOMAIN: &str = "guildhall.internal";
 const NAMESPACE: &str = "guildhall";
 /// Who calls, and who is called: the contract lets the one ask the other for profiles, in nobody's name.
 const CLIENT: &str = "content";
 const SERVER: &str = "auth";
-/// How soon a server is ready, on a machine that is busy.
-const START: Duration = Duration::from_secs(30);
 /// Longer than a run.
 const SVID_LIFETIME: Duration = Duration::from_hours(1);
 const ALPN: [&[u8]; 1] = [b"h2"];
@@ -209,7 +206,6 @@ async fn serve_on_mesh(identity: Identity, metrics: telemetry::Metrics) -> Resul
         .await?;
     let address = bound.address();
     tokio::spawn(bound.serve(CancellationToken::new()));
-    eventually(START, "the server listens", async || TcpStream::connect(address).await.ok()).await;
     Ok(address)
 }
 
