@@ -14,8 +14,10 @@ use tower::{Layer, Service};
 use crate::trace;
 
 mod call;
+mod side;
 
-use call::{Call, Side};
+use call::Call;
+use side::Side;
 
 /// The template of the route that answered, for instance `/api/v1/posts/{post_id}`. Whoever routes puts it into the response's
 /// extensions; a path itself would be a label without bounds.
@@ -29,7 +31,7 @@ pub struct ServerLayer(Side);
 impl ServerLayer {
     /// For the server of `service`.
     pub fn new(service: &str) -> Self {
-        Self(Side::Server { service: service.into() })
+        Self(Side::server(service))
     }
 }
 
@@ -40,7 +42,7 @@ pub struct ClientLayer(Side);
 impl ClientLayer {
     /// For calls that `service` makes to `server`.
     pub fn new(service: &str, server: &str) -> Self {
-        Self(Side::Client { service: service.into(), server: server.into() })
+        Self(Side::client(service, server))
     }
 }
 
@@ -83,12 +85,11 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let call = Call::start(&self.side, &request);
-        match &self.side {
-            Side::Server { service } => trace::extract(call.span(), service, request.headers()),
-            Side::Client { service, .. } => {
-                trace::belong(call.span(), service);
-                trace::inject(call.span(), request.headers_mut());
-            }
+        if self.side.is_server() {
+            trace::extract(call.span(), self.side.service(), request.headers());
+        } else {
+            trace::belong(call.span(), self.side.service());
+            trace::inject(call.span(), request.headers_mut());
         }
         let future = call.span().in_scope(|| self.inner.call(request));
         ObservedFuture { future, call: Some(call) }

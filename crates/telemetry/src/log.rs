@@ -1,4 +1,4 @@
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use ids::Source;
 use opentelemetry::Context;
@@ -41,16 +41,6 @@ impl Style {
             Format::Json | Format::Auto => Self::Json,
         }
     }
-
-    fn write(self, out: &mut impl Write, fields: &Fields) -> std::fmt::Result {
-        for (position, (name, value)) in fields.others.iter().enumerate() {
-            match self {
-                Self::Json => write!(out, "{}{}:{value}", if position == 0 { "" } else { "," }, Value::from(*name))?,
-                Self::Pretty => write!(out, "{}{name}={value}", if position == 0 { "" } else { " " })?,
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Writes lines of this style.
@@ -62,68 +52,99 @@ where
     fmt::layer().with_writer(lines).fmt_fields(style).event_format(style).with_ansi(false)
 }
 
-/// The fields of an event or a span, secrets left out.
-#[derive(Default)]
-struct Fields {
+/// Writes the fields of an event or a span as they are told, secrets left out.
+struct Fields<W> {
+    style: Style,
+    out: W,
+    written: std::fmt::Result,
+    /// Whether there is one already.
+    begun: bool,
+    /// Is no field: it has its own place on a line.
     message: String,
-    others: Vec<(&'static str, Value)>,
+    name_a_service: bool,
 }
 
-impl Fields {
-    fn of(record: impl RecordFields) -> Self {
-        let mut fields = Self::default();
+impl<W: Write> Fields<W> {
+    /// `begun`: after others.
+    fn write(style: Style, record: impl RecordFields, begun: bool, out: W) -> Self {
+        let (message, name_a_service) = (String::new(), false);
+        let mut fields = Self { style, out, written: Ok(()), begun, message, name_a_service };
         record.record(&mut fields);
         fields
     }
 
-    fn have(&self, name: &str) -> bool {
-        self.others.iter().any(|(other, _)| *other == name)
-    }
-
-    fn push(&mut self, field: &Field, value: Value) {
+    /// `value` is JSON.
+    fn push(&mut self, field: &Field, value: impl Display) {
+        let name = field.name();
         // Instructions to the exporter of traces.
-        if field.name().starts_with("otel.") {
+        if name.starts_with("otel.") || self.written.is_err() {
             return;
         }
-        let value = if redact::hides(field.name()) { Value::from(redact::REDACTED) } else { value };
-        self.others.push((field.name(), value));
+        self.name_a_service |= name == "service";
+        self.written =
+            if redact::hides(name) { self.pair(name, Json(redact::REDACTED)) } else { self.pair(name, value) };
+        self.begun = true;
+    }
+
+    fn pair(&mut self, name: &str, value: impl Display) -> std::fmt::Result {
+        match (self.style, self.begun) {
+            (Style::Json, false) => write!(self.out, "{}:{value}", Json(name)),
+            (Style::Json, true) => write!(self.out, ",{}:{value}", Json(name)),
+            (Style::Pretty, false) => write!(self.out, "{name}={value}"),
+            (Style::Pretty, true) => write!(self.out, " {name}={value}"),
+        }
     }
 }
 
-impl Visit for Fields {
+impl<W: Write> Visit for Fields<W> {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         if field.name() == "message" {
             self.message = format!("{value:?}");
         } else {
-            self.push(field, Value::from(format!("{value:?}")));
+            self.push(field, Json(&format!("{value:?}")));
         }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.push(field, Value::from(value));
+        self.push(field, Json(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.push(field, Value::from(value));
+        self.push(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.push(field, Value::from(value));
+        self.push(field, value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON knows no infinity.
         self.push(field, Value::from(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.push(field, Value::from(value));
+        self.push(field, value);
+    }
+}
+
+/// A string of JSON.
+struct Json<'a>(&'a str);
+
+impl Display for Json<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Nearly no text has these; each span's fields are written, whether or not a line comes to show them.
+        if self.0.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+            write!(out, "{}", Value::from(self.0))
+        } else {
+            write!(out, "\"{}\"", self.0)
+        }
     }
 }
 
 /// Formats the fields of a span, once, when it is made.
 impl<'writer> FormatFields<'writer> for Style {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> std::fmt::Result {
-        self.write(&mut writer, &Fields::of(fields))
+        Fields::write(*self, fields, false, &mut writer).written
     }
 
     fn add_fields(
@@ -131,10 +152,8 @@ impl<'writer> FormatFields<'writer> for Style {
         current: &'writer mut FormattedFields<Self>,
         fields: &tracing::span::Record<'_>,
     ) -> std::fmt::Result {
-        if !current.fields.is_empty() {
-            current.fields.push(if *self == Self::Json { ',' } else { ' ' });
-        }
-        self.write(&mut current.fields, &Fields::of(fields))
+        let begun = !current.fields.is_empty();
+        Fields::write(*self, fields, begun, &mut current.fields).written
     }
 }
 
@@ -148,7 +167,8 @@ where
         mut line: Writer<'_>,
         event: &Event<'_>,
     ) -> std::fmt::Result {
-        let fields = Fields::of(event);
+        let fields = Fields::write(*self, event, false, String::new());
+        fields.written?;
         match self {
             Self::Json => json_line(context, &mut line, event, &fields),
             Self::Pretty => pretty_line(context, &mut line, event, &fields),
@@ -160,29 +180,28 @@ fn json_line<S>(
     context: &FmtContext<'_, S, Style>,
     line: &mut Writer<'_>,
     event: &Event<'_>,
-    fields: &Fields,
+    fields: &Fields<String>,
 ) -> std::fmt::Result
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let metadata = event.metadata();
     let level = metadata.level().as_str();
-    let (target, message) = (Value::from(metadata.target()), Value::from(fields.message.as_str()));
+    let (target, message) = (Json(metadata.target()), Json(&fields.message));
     write!(line, r#"{{"time":"{}","level":"{level}","target":{target},"message":{message}"#, Source::system().now())?;
     if let Some((trace, span)) = trace_ids() {
         write!(line, r#","trace_id":"{trace}","span_id":"{span}""#)?;
     }
-    if let Some(service) = trace::service().filter(|_| !fields.have("service")) {
-        write!(line, r#","service":{}"#, Value::from(&*service))?;
+    if let Some(service) = trace::service().filter(|_| !fields.name_a_service) {
+        write!(line, r#","service":{}"#, Json(&service))?;
     }
-    if !fields.others.is_empty() {
-        line.write_char(',')?;
-        Style::Json.write(line, fields)?;
+    if fields.begun {
+        write!(line, ",{}", fields.out)?;
     }
     line.write_str(r#","spans":["#)?;
     for (position, span) in context.event_scope().into_iter().flat_map(Scope::from_root).enumerate() {
         let comma = if position == 0 { "" } else { "," };
-        write!(line, r#"{comma}{{"name":{}"#, Value::from(span.name()))?;
+        write!(line, r#"{comma}{{"name":{}"#, Json(span.name()))?;
         if let Some(formatted) = span.extensions().get::<FormattedFields<Style>>().filter(|text| !text.is_empty()) {
             write!(line, ",{formatted}")?;
         }
@@ -195,15 +214,15 @@ fn pretty_line<S>(
     context: &FmtContext<'_, S, Style>,
     line: &mut Writer<'_>,
     event: &Event<'_>,
-    fields: &Fields,
+    fields: &Fields<String>,
 ) -> std::fmt::Result
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let metadata = event.metadata();
     write!(line, "{} {:>5} {}: {} ", Source::system().now(), metadata.level(), metadata.target(), fields.message)?;
-    Style::Pretty.write(line, fields)?;
-    if let Some(service) = trace::service().filter(|_| !fields.have("service")) {
+    line.write_str(&fields.out)?;
+    if let Some(service) = trace::service().filter(|_| !fields.name_a_service) {
         write!(line, " service={service}")?;
     }
     for span in context.event_scope().into_iter().flatten() {
@@ -272,10 +291,16 @@ mod tests {
     #[test]
     fn a_line_is_one_json_object_with_its_fields_its_spans_and_the_trace() {
         let text = logged(Style::Json, || {
-            let outer =
-                tracing::info_span!("rpc", otel.kind = "server", rpc.method = "A/B", late = tracing::field::Empty)
-                    .entered();
+            let outer = tracing::info_span!(
+                "rpc",
+                otel.kind = "server",
+                rpc.method = "A/B",
+                late = tracing::field::Empty,
+                otel.status_code = tracing::field::Empty
+            )
+            .entered();
             outer.record("late", 7);
+            outer.record("otel.status_code", "ERROR");
             let _inner = tracing::info_span!("query").entered();
             tracing::warn!(post.id = 3, ratio = 0.5, done = true, quoted = "a \"b\"\n", "Two\nlines");
         });

@@ -8,19 +8,13 @@ use tonic::{Code, Status};
 use tracing::{Span, field};
 
 use super::Route;
+use super::side::{Rpc, Side};
 use crate::trace;
-
-/// The end of the call at which it is observed.
-#[derive(Debug, Clone)]
-pub(super) enum Side {
-    Server { service: Arc<str> },
-    Client { service: Arc<str>, server: Arc<str> },
-}
 
 /// What travels.
 #[derive(Debug, Clone)]
 enum Protocol {
-    Grpc { method: &'static str, code: Option<Code>, web: Option<Web> },
+    Grpc { rpc: Arc<Rpc>, code: Option<Code>, web: Option<Web> },
     Http { method: &'static str, route: Arc<str>, status: Option<u16> },
 }
 
@@ -43,11 +37,9 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn start<B>(side: &Side, request: &Request<B>) -> Self {
-        let protocol = Protocol::of(request);
+        let protocol = Protocol::of(side, request);
         let span = protocol.span(side);
-        let mut labels = side.labels();
-        labels.push(protocol.method_label());
-        let in_flight = metrics::gauge!(protocol.metric(side, "in_flight"), labels);
+        let in_flight = protocol.in_flight(side);
         in_flight.increment(1.0);
         Self { side: side.clone(), protocol, span, started: Instant::now(), in_flight }
     }
@@ -98,10 +90,8 @@ impl Drop for Call {
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
         self.in_flight.decrement(1.0);
-        let mut labels = self.side.labels();
-        labels.push(self.protocol.method_label());
         match &self.protocol {
-            Protocol::Grpc { method, code, .. } => {
+            Protocol::Grpc { rpc, code, .. } => {
                 // Without a status somebody went away before the end.
                 let code = code.unwrap_or(Code::Cancelled);
                 let name = code_name(code);
@@ -109,13 +99,14 @@ impl Drop for Call {
                 if is_failure(code) {
                     self.span.record("otel.status_code", "ERROR");
                 }
-                labels.push(Label::new("code", name));
-                if matches!(self.side, Side::Server { .. }) {
+                if self.side.is_server() {
                     let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+                    let method = rpc.path();
                     self.span.in_scope(
                         || tracing::debug!(target: "access", status = name, duration_ms, "{method} answered {name}"),
                     );
                 }
+                rpc.took(elapsed, code, name);
             }
             Protocol::Http { method, route, status } => {
                 self.span.record("http.route", &**route);
@@ -126,12 +117,18 @@ impl Drop for Call {
                 if status.is_some_and(|status| status >= 500) {
                     self.span.record("otel.status_code", "ERROR");
                 }
+                let mut labels = self.side.labels(method);
                 labels.push(Label::new("route", Arc::clone(route)));
                 labels
                     .push(Label::new("status", status.map_or_else(|| "none".to_owned(), |status| status.to_string())));
+                let name = if self.side.is_server() {
+                    "guildhall_http_server_seconds"
+                } else {
+                    "guildhall_http_client_seconds"
+                };
+                metrics::histogram!(name, labels).record(elapsed);
             }
         }
-        metrics::histogram!(self.protocol.metric(&self.side, "seconds"), labels).record(elapsed);
     }
 }
 
@@ -160,38 +157,12 @@ impl Web {
     }
 }
 
-impl Side {
-    fn labels(&self) -> Vec<Label> {
-        match self {
-            Self::Server { service } => vec![Label::new("service", Arc::clone(service))],
-            Self::Client { service, server } => {
-                vec![Label::new("service", Arc::clone(service)), Label::new("server", Arc::clone(server))]
-            }
-        }
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Server { .. } => "server",
-            Self::Client { .. } => "client",
-        }
-    }
-
-    /// The other side, where it is known.
-    fn peer(&self) -> Option<&str> {
-        match self {
-            Self::Server { .. } => None,
-            Self::Client { server, .. } => Some(server),
-        }
-    }
-}
-
 impl Protocol {
-    fn of<B>(request: &Request<B>) -> Self {
+    fn of<B>(side: &Side, request: &Request<B>) -> Self {
         let path = request.uri().path();
         let content_type = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
         if content_type.starts_with(b"application/grpc") {
-            return Self::Grpc { method: method_label(path), code: None, web: None };
+            return Self::Grpc { rpc: side.rpc(method_label(path)), code: None, web: None };
         }
         let passthrough = contracts::PASSTHROUGHS.iter().find(|passthrough| passthrough.path == path);
         let route = passthrough.map_or("unmatched", |passthrough| passthrough.path);
@@ -200,14 +171,14 @@ impl Protocol {
 
     fn span(&self, side: &Side) -> Span {
         match self {
-            Self::Grpc { method, .. } => tracing::info_span!(
+            Self::Grpc { rpc, .. } => tracing::info_span!(
                 "rpc",
-                otel.name = method.trim_start_matches('/'),
+                otel.name = rpc.path().trim_start_matches('/'),
                 otel.kind = side.kind(),
                 otel.status_code = field::Empty,
                 service.peer.name = side.peer(),
                 rpc.system.name = "grpc",
-                rpc.method = method.trim_start_matches('/'),
+                rpc.method = rpc.path().trim_start_matches('/'),
                 rpc.response.status_code = field::Empty,
             ),
             Self::Http { method, .. } => tracing::info_span!(
@@ -223,17 +194,17 @@ impl Protocol {
         }
     }
 
-    fn metric(&self, side: &Side, what: &str) -> String {
-        let protocol = match self {
-            Self::Grpc { .. } => "rpc",
-            Self::Http { .. } => "http",
-        };
-        format!("guildhall_{protocol}_{}_{what}", side.kind())
-    }
-
-    fn method_label(&self) -> Label {
+    fn in_flight(&self, side: &Side) -> Gauge {
         match self {
-            Self::Grpc { method, .. } | Self::Http { method, .. } => Label::from_static_parts("method", method),
+            Self::Grpc { rpc, .. } => rpc.in_flight().clone(),
+            Self::Http { method, .. } => {
+                let name = if side.is_server() {
+                    "guildhall_http_server_in_flight"
+                } else {
+                    "guildhall_http_client_in_flight"
+                };
+                metrics::gauge!(name, side.labels(method))
+            }
         }
     }
 }
