@@ -26,8 +26,9 @@ use crate::{
     tls::{self, Age, Connector},
 };
 
-/// Attempts to connect, with these pauses before each: a handshake that meets a rotation fails and then works.
-const ATTEMPTS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(100)];
+/// Before each further attempt to connect: a handshake that meets a rotation fails and then works. The first has no pause, not
+/// even one of nothing, which takes a timer a millisecond.
+const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const HEADERS: u32 = 64 * 1024;
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -71,15 +72,13 @@ impl Dialler {
 
     /// A redial helps where a handshake met a rotation; where nobody listens, or nobody answers, it only takes time.
     async fn dial(&self, address: &str) -> Result<Open, tls::Error> {
-        let mut failed = None;
-        for pause in ATTEMPTS {
-            sleep(pause).await;
+        for pause in PAUSES {
             match self.dial_once(address).await {
-                Err(error) if !(error.is_absence() || matches!(error, tls::Error::Timeout)) => failed = Some(error),
+                Err(error) if !(error.is_absence() || matches!(error, tls::Error::Timeout)) => sleep(pause).await,
                 ended => return ended,
             }
         }
-        Err(failed.expect("there is at least one attempt"))
+        self.dial_once(address).await
     }
 
     async fn dial_once(&self, address: &str) -> Result<Open, tls::Error> {

@@ -87,11 +87,12 @@ impl<W: Write> Fields<W> {
     }
 
     fn pair(&mut self, name: &str, value: impl Display) -> std::fmt::Result {
-        match (self.style, self.begun) {
-            (Style::Json, false) => write!(self.out, "{}:{value}", Json(name)),
-            (Style::Json, true) => write!(self.out, ",{}:{value}", Json(name)),
-            (Style::Pretty, false) => write!(self.out, "{name}={value}"),
-            (Style::Pretty, true) => write!(self.out, " {name}={value}"),
+        if self.begun {
+            self.out.write_char(if self.style == Style::Json { ',' } else { ' ' })?;
+        }
+        match self.style {
+            Style::Json => write!(self.out, "{}:{value}", Json(name)),
+            Style::Pretty => write!(self.out, "{name}={value}"),
         }
     }
 }
@@ -136,7 +137,9 @@ impl Display for Json<'_> {
         if self.0.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
             write!(out, "{}", Value::from(self.0))
         } else {
-            write!(out, "\"{}\"", self.0)
+            out.write_char('"')?;
+            out.write_str(self.0)?;
+            out.write_char('"')
         }
     }
 }

@@ -104,8 +104,11 @@ fn start(settings: &Settings) -> Result<Telemetry, Error> {
         .finish(std::io::stdout());
     let metrics = Metrics::install(lines.error_counter())?;
     let tracer = tracer_provider(settings)?;
+    // Each of these costs every call something, and says nothing of it: spans are made in a few places, and tasks move from thread to
+    // thread. What waits has spans of its own.
+    let spans = tracing_opentelemetry::layer().with_location(false).with_threads(false).with_tracked_inactivity(false);
     tracing_subscriber::registry()
-        .with(tracing_opentelemetry::layer().with_tracer(tracer.tracer("guildhall")).with_filter(chosen(is_traced)))
+        .with(spans.with_tracer(tracer.tracer("guildhall")).with_filter(chosen(is_traced)))
         // The log keeps every span whatever its filter for events is: their fields and the trace's id stand on each line.
         .with(
             log::layer(Style::of(settings.format, std::io::stdout().is_terminal()), lines)

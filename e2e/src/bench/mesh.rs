@@ -3,6 +3,7 @@
 
 use std::future::ready;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use mesh::token::{KeySet, Verifier};
 use mesh::{Identity, IdentitySettings, SpiffeId, TrustDomain, Workload};
 use spiffe::X509Source;
 use spiffe_rustls::{TrustDomainPolicy, authorizer, mtls_client, mtls_server};
+use store::Db;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -44,6 +46,8 @@ const SVID_LIFETIME: Duration = Duration::from_hours(1);
 const ALPN: [&[u8]; 1] = [b"h2"];
 /// Whose profile is asked for.
 const SOMEBODY: &str = "01a1fd3f-1472-7999-8a91-e684e60fd98f";
+/// Between two looks at whether the server is ready.
+const POLL: Duration = Duration::from_millis(10);
 /// Of one caller in a turn.
 const CALLS: u32 = 4000;
 /// A connection takes as long as so many calls.
@@ -69,7 +73,7 @@ pub async fn run(options: &Options) -> Result<()> {
     });
     let agent = agent.await.context("the agent does not start")?;
     let clients = Clients::start(&agent.endpoint(CLIENT)).await?;
-    let here = Servers::start(&agent.endpoint(SERVER)).await?;
+    let here = Servers::start(&agent.endpoint(SERVER), directory.path()).await?;
     let (child, there) = Servers::start_process(&agent.endpoint(SERVER)).await?;
 
     let own = std::process::id();
@@ -104,14 +108,15 @@ pub async fn run(options: &Options) -> Result<()> {
 
 /// The other process: serves until its input ends.
 pub async fn serve(endpoint: &str) -> Result<()> {
-    let Servers { plaintext, tls, mesh } = Servers::start(endpoint).await?;
+    let directory = tempfile::tempdir()?;
+    let Servers { plaintext, tls, mesh } = Servers::start(endpoint, directory.path()).await?;
     println!("{plaintext} {tls} {mesh}");
     tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
     Ok(())
 }
 
 impl Servers {
-    async fn start(endpoint: &str) -> Result<Self> {
+    async fn start(endpoint: &str, directory: &Path) -> Result<Self> {
         let settings = telemetry::Settings {
             format: telemetry::Format::Json,
             filter: "warn".to_owned(),
@@ -123,7 +128,7 @@ impl Servers {
         Ok(Self {
             plaintext: serve_plaintext().await?,
             tls: serve_tls(source(endpoint).await?).await?,
-            mesh: serve_on_mesh(identity, metrics).await?,
+            mesh: serve_on_mesh(identity, metrics, directory).await?,
         })
     }
 
@@ -178,8 +183,11 @@ async fn serve_tls(source: X509Source) -> Result<SocketAddr> {
     Ok(address)
 }
 
-/// As auth is served, with all that the chassis puts around it.
-async fn serve_on_mesh(identity: Identity, metrics: telemetry::Metrics) -> Result<SocketAddr> {
+/// As auth is served, with all that the chassis puts around it. It is ready once it has read from its own outbox that no token was
+/// revoked.
+async fn serve_on_mesh(identity: Identity, metrics: telemetry::Metrics, directory: &Path) -> Result<SocketAddr> {
+    let db = Db::open(store::Settings::new(format!("sqlite:{}", directory.join("auth.db").display()))).await?;
+    db.migrate(&[&store::MIGRATIONS, &events::MIGRATIONS]).await?;
     let source = Source::system();
     let bus = Arc::new(EmbeddedBus::new(source.clone()));
     let platform = Platform {
@@ -202,10 +210,16 @@ async fn serve_on_mesh(identity: Identity, metrics: telemetry::Metrics) -> Resul
     let bound = Builder::new(SERVER, settings, &platform)
         .verifier(verifier)
         .grpc(ProfileServiceServer::new(Profiles))
+        .database(db)
         .bind()
         .await?;
     let address = bound.address();
-    tokio::spawn(bound.serve(CancellationToken::new()));
+    let ready = format!("http://{}/readyz", bound.admin_address());
+    let serving = tokio::spawn(bound.serve(CancellationToken::new()));
+    while !reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success()) {
+        anyhow::ensure!(!serving.is_finished(), "the server on the mesh has ended before it was ready");
+        tokio::time::sleep(POLL).await;
+    }
     Ok(address)
 }
 

@@ -39,11 +39,13 @@ pub struct Plan {
     pub svid_lifetime: Duration,
     /// Whether there are proxies in front of PostgreSQL, of Redis and of each replica of auth and content.
     pub proxied: bool,
+    /// Whether calls between services may be made again.
+    pub retry: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { replicas: 1, svid_lifetime: Duration::from_mins(10), proxied: false }
+        Self { replicas: 1, svid_lifetime: Duration::from_mins(10), proxied: false, retry: true }
     }
 }
 
@@ -299,6 +301,7 @@ log_format = "json"
 identity = {{ trust_domain = "{TRUST_DOMAIN}", namespace = "{NAMESPACE}" }}
 redis = {{ urls = ["{redis}"] }}
 services = {{ auth = {auths}, content = {contents} }}
+mesh = {{ retry = {retry} }}
 
 [auth]
 issuer = "{issuer}"
@@ -326,6 +329,7 @@ server = {{ drain = {{ unready = "500ms", grace = "10s" }} }}
             issuer = ISSUER,
             auths = addresses(AUTH),
             contents = addresses(CONTENT),
+            retry = self.plan.retry,
             auth = database(AUTH),
             content = database(CONTENT),
         )
