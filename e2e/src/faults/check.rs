@@ -13,7 +13,7 @@ use super::journal::{Entry, Journal, Outcome, Tolerance, Write};
 use super::load::address;
 
 /// The consumers whose effects an inbox tells of, with the topics that they take from auth.
-const CONSUMERS: [(&str, &[&str]); 2] = [
+pub const CONSUMERS: [(&str, &[&str]); 2] = [
     ("content.author_names", &["auth.user.updated"]),
     ("content.suspensions", &["auth.user.suspended", "auth.user.reinstated"]),
 ];

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use events::bus::redis::STREAMS;
 use ids::Source;
 use mesh::Workload;
 use reqwest::StatusCode;
@@ -12,7 +13,7 @@ use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
 
 use super::{SOON, Stage};
-use crate::faults::check::Databases;
+use crate::faults::check::{CONSUMERS, Databases};
 use crate::faults::cluster::{AUTH, CONTENT, Cluster, EDGE, Plan};
 use crate::faults::journal::Tolerance;
 use crate::faults::load::Manner;
@@ -21,8 +22,14 @@ use crate::{Site, eventually, raw};
 
 /// The longest lease by which one of several replicas does something: the relay's, and the bus's for a stream.
 const LEASE: Duration = Duration::from_secs(10);
-/// Beyond it: what waited of one key is handled one event after the other, on a machine that is busy.
+/// Between two looks at who has the work.
+const LOOK: Duration = Duration::from_millis(50);
+/// What a machine that is busy may take beyond the end of a lease, until the other has it.
+const LATE: Duration = Duration::from_secs(2);
+/// Until it has done what waited: the events of one key are handled one after the other.
 const MARGIN: Duration = Duration::from_secs(5);
+/// Content's consumers of auth's events have auth's streams each.
+const ALL_STREAMS: usize = CONSUMERS.len() * STREAMS as usize;
 /// How soon everybody has heard that a token is revoked, on a machine that is busy.
 const HEARD: Duration = Duration::from_secs(5);
 const MY_ACCOUNT: &str = "/guildhall.auth.v1.AccountService/GetMe";
@@ -137,30 +144,55 @@ async fn a_revocation_reaches_everybody(run: &Run, round: u32, cluster: &Cluster
     run.tell(format_args!("everybody refuses a revoked token after {} ms", began.elapsed().as_millis()));
 }
 
-/// One of the two held the leases, so that killing each of them in turn kills the holder.
+/// One of the two held the relay's lease, and each held those of some streams, so that killing each of them in turn kills the holder.
 async fn work_is_taken_over(run: &Run, stage: &mut Stage, name: &str, findings: &mut Findings) {
+    // Whoever has just started gets its share of the streams.
+    eventually(SOON, "every stream is somebody's", async || {
+        (streams_owned(&stage.cluster, None).await == ALL_STREAMS).then_some(())
+    })
+    .await;
     stage.cluster.process(name).kill().await;
     let began = Instant::now();
     // Everything that was asked for until now has to arrive, and more is asked for all the time.
     let mut databases: Databases = stage.cluster.databases().await;
     let asked_for = databases.newest().await;
-    let mut last = Vec::new();
-    loop {
-        let waiting = databases.on_their_way(asked_for).await;
-        if waiting.is_empty() || began.elapsed() > SOON {
-            break;
+    let (mut taken_over, mut done, mut last) = (None, None, Vec::new());
+    while began.elapsed() < SOON && (taken_over.is_none() || done.is_none()) {
+        if taken_over.is_none() && streams_owned(&stage.cluster, Some(name)).await == ALL_STREAMS {
+            taken_over = Some(began.elapsed());
         }
-        last = waiting;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        if done.is_none() {
+            match databases.on_their_way(asked_for).await {
+                waiting if waiting.is_empty() => done = Some(began.elapsed()),
+                waiting => last = waiting,
+            }
+        }
+        tokio::time::sleep(LOOK).await;
     }
-    let took = began.elapsed();
-    let last = last.join(", ");
-    run.tell(format_args!("{name} was killed; its work was done after {} ms, the last: {last}", took.as_millis()));
-    findings.expect(took < LEASE + MARGIN, || {
-        format!("{took:?} after {name} was killed its work was done, the last: {last}")
-    });
+    let millis = |time: Option<Duration>| time.map_or_else(|| "no".to_owned(), |time| time.as_millis().to_string());
+    let told = format!(
+        "{name} was killed; every stream was a living process's after {} ms, its work was done after {} ms, the last: {}",
+        millis(taken_over),
+        millis(done),
+        last.join(", ")
+    );
+    run.tell(format_args!("{told}"));
+    findings.expect(taken_over.is_some_and(|took| took < LEASE + LATE), || told.clone());
+    findings.expect(done.is_some_and(|took| took < LEASE + MARGIN), || told);
     stage.cluster.start_process(name).await;
     stage.load.works(5, SOON).await;
+}
+
+/// How many streams the processes of content handle, all but one of them, as they tell an operator.
+async fn streams_owned(cluster: &Cluster, without: Option<&str>) -> usize {
+    let mut owned = 0;
+    for name in cluster.names_of(CONTENT).iter().filter(|name| Some(name.as_str()) != without) {
+        let metrics = reqwest::get(format!("{}/metrics", cluster.admin_url(name))).await.expect("its metrics");
+        let metrics = metrics.text().await.expect("text");
+        let lines = metrics.lines().filter(|line| line.starts_with("guildhall_events_streams_owned{"));
+        owned += lines.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum::<usize>();
+    }
+    owned
 }
 
 async fn count(database: &mut PgConnection, query: &'static str) -> i64 {
