@@ -18,7 +18,7 @@ struct Inner {
     rpcs: RwLock<HashMap<&'static str, Arc<Rpc>>>,
 }
 
-/// An RPC at one end. It keeps its metrics: to look them up by name and labels costs more than all else that a call is measured by.
+/// An RPC at one end. It keeps its metrics, so that only its first call, and the first of each code, looks them up by name and labels.
 #[derive(Debug)]
 pub(super) struct Rpc {
     path: &'static str,
